@@ -1,0 +1,468 @@
+"""Back-propagation: the reverse walk over a tape, and the derivatives made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any, cast
+
+from tinygradrnn import op as engine
+from tinygradrnn.backend import Array, Backend
+from tinygradrnn.errors import DeviceError, DtypeError, GradientError, ShapeError
+from tinygradrnn.op import describe, recorded, registry
+from tinygradrnn.tape import (
+    Edge,
+    Leaf,
+    Node,
+    Output,
+    Value,
+    enable_grad,
+    execution_order,
+    no_grad,
+    origin,
+    recording,
+)
+
+Tensors = Value | Sequence[Value]
+
+
+def backpropagate(
+    seeds: Sequence[tuple[Edge, Any]],
+    wanted: Iterable[Edge] | None,
+    *,
+    retain: bool,
+    create_graph: bool,
+) -> dict[Edge, Any]:
+    """Walk the tape behind `seeds` from its end and return the cotangent of each wanted place.
+
+    This is the whole of reverse-mode differentiation. Nodes are visited in reverse execution order;
+    by the time one is reached, every use of its output has added its share to the cotangent, and the
+    node's rules turn that into shares for its inputs.
+
+    Args:
+        seeds: Places on the tape with their cotangents: arrays, or Tensors if `create_graph`.
+        wanted: The places whose cotangents to return; None for all leaves.
+        retain: Keep what the nodes saved, for another walk.
+        create_graph: Run the rules on Tensors, so that the walk itself is recorded.
+    """
+    order = execution_order(edge for edge, _ in seeds)
+    targets: set[Edge] = {n for n in order if type(n) is Leaf} if wanted is None else set(wanted)
+    useful = None if wanted is None else _leading_to(targets, order)
+    cotangents: dict[Node | Leaf, Any] = {}
+    owned: set[Edge] = set()
+    found: dict[Edge, Any] = {}
+    previous_step = recording.step
+
+    def add(edge: Edge, share: Any, xp: Any) -> None:
+        """Add a share to the cotangent at `edge`, after bringing it to that place's shape."""
+        if type(edge) is Output:
+            node, slot = edge
+            shape, dtype = node.shape[slot], node.dtype[slot]
+            slots = cotangents.setdefault(node, [None] * len(node.shape))
+            held = slots[slot]
+        else:
+            node = edge
+            shape, dtype = node.shape, node.dtype
+            slots = slot = None
+            held = cotangents.get(node)
+        if share.shape != shape:
+            share = unbroadcast(xp, share, shape)
+        if share.dtype != dtype:
+            share = xp.astype(share, dtype)
+        if held is not None:
+            if edge in owned and not create_graph:
+                held += share  # the third share and all that follow go into one buffer
+                share = held
+            else:
+                share = held + share
+                owned.add(edge)
+        if slots is None:
+            cotangents[cast("Node | Leaf", node)] = share
+        else:
+            slots[slot] = share
+
+    with ExitStack() as stack:
+        stack.enter_context(enable_grad() if create_graph else no_grad())
+        for backend in {edge_backend(edge) for edge, _ in seeds}:
+            stack.enter_context(backend.quiet())
+        stack.callback(setattr, recording, "step", previous_step)
+        for edge, seed in seeds:
+            add(edge, seed, recorded if create_graph else _namespace(edge_backend(edge)))
+        for node in reversed(order):
+            g = cotangents.pop(node, None)
+            if g is None:
+                continue
+            if node in targets:
+                found[node] = g
+            if type(node) is Leaf or (useful is not None and node not in useful):
+                continue
+            node = cast("Node", node)
+            recipe = node.recipe
+            if node.saved is None:
+                raise GradientError(
+                    f"backward: the tape behind {recipe.op.name} was already freed by an earlier "
+                    "backward. Pass retain_graph=True to that earlier call, compute the result "
+                    "again, or cut a carried state's history with .detach()"
+                )
+            if create_graph:
+                xp = recorded
+                saved = recipe.lift(node)
+                recording.step = node.step
+            else:
+                xp = node.backend.namespace
+                saved = node.saved
+            if type(g) is list:
+                slots = cast("list[Any]", g)
+                for slot, cotangent in enumerate(slots):
+                    if Output(node, slot) in targets:
+                        found[Output(node, slot)] = cotangent
+                g = _complete(slots, node, create_graph)
+            inputs = node.inputs
+            for position, rule in recipe.rules:
+                share = rule(xp, g, saved)
+                if position is not None:
+                    edge = inputs[position]
+                    if (
+                        edge not in cotangents
+                        and type(edge) is not Output
+                        and share.shape == edge.shape
+                        and share.dtype is edge.dtype
+                    ):
+                        cotangents[edge] = share  # by far the most frequent case of add
+                    else:
+                        add(edge, share, xp)
+                    continue
+                for edge, one in zip(inputs, share, strict=True):
+                    if edge is not None:
+                        add(edge, one, xp)
+            if not retain:
+                node.saved = None
+    return found
+
+
+def edge_backend(edge: Edge) -> Backend:
+    """The backend of a place on the tape."""
+    return origin(edge).backend
+
+
+def _namespace(backend: Backend) -> Any:
+    return engine.namespace(backend)
+
+
+def _leading_to(targets: set[Edge], order: list[Node | Leaf]) -> set[Node | Leaf]:
+    """The nodes that something wanted lies behind; the others need no rule run."""
+    useful: set[Node | Leaf] = set()
+    for node in order:
+        if type(node) is Node and any(
+            edge is not None and (edge in targets or origin(edge) in useful)
+            for edge in node.inputs
+        ):
+            useful.add(node)
+    return useful
+
+
+def _complete(slots: list[Any], node: Node, create_graph: bool) -> tuple[Any, ...]:
+    """Zeros for the outputs of a node that nothing used."""
+    xp = node.backend.xp
+
+    def zeros(i: int) -> Any:
+        device = next(s for s in slots if s is not None)
+        device = (device.array if isinstance(device, Value) else device).device
+        array = xp.zeros(node.shape[i], dtype=node.dtype[i], device=device)
+        return engine.tensor_type(array, node.backend) if create_graph else array
+
+    return tuple(zeros(i) if s is None else s for i, s in enumerate(slots))
+
+
+def unbroadcast(xp: Any, share: Any, shape: tuple[int, ...]) -> Any:
+    """Sum a cotangent over the axes along which its input was broadcast: the one place for it."""
+    extra = len(share.shape) - len(shape)
+    stretched = tuple(
+        axis
+        for axis, size in enumerate(share.shape)
+        if axis < extra or (shape[axis - extra] == 1 and size != 1)
+    )
+    if stretched:
+        share = xp.sum(share, axis=stretched, keepdims=True)
+        share = xp.reshape(share, shape) if extra > 0 else share
+    if tuple(share.shape) != tuple(shape):
+        raise ShapeError(
+            f"a gradient rule returned shape {tuple(share.shape)} for an input of shape {shape}"
+        )
+    return share
+
+
+# ------------------------------------------------------------------------------------ what users call
+
+
+def backward(
+    result: Value,
+    gradient: Any = None,
+    *,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+) -> None:
+    """Add the gradient of `result` to the ``.grad`` of every leaf behind it.
+
+    Args:
+        result: A Tensor that requires a gradient.
+        gradient: The upstream gradient, of the result's shape; needed unless it is a scalar.
+        retain_graph: Keep what the tape saved, for another backward (default: `create_graph`).
+        create_graph: Record the walk, so that the gradients can be differentiated themselves.
+
+    Raises:
+        GradientError: The result has no tape, or the tape has been freed.
+        ShapeError: `gradient` is missing or has another shape than the result.
+
+    >>> x = tgr.tensor([3.0], requires_grad=True)
+    >>> tgr.backward((x * x).sum())
+    >>> x.grad
+    tensor([6.])
+    """
+    edge = _edge(result, "backward: the result")
+    seed = _seed(result, gradient, "backward", create_graph)
+    retain = create_graph if retain_graph is None else retain_graph
+    found = backpropagate([(edge, seed)], None, retain=retain, create_graph=create_graph)
+    for leaf, g in found.items():
+        leaf = cast("Leaf", leaf)
+        g = g if create_graph else engine.tensor_type(g, leaf.backend)
+        if leaf.grad is None:
+            leaf.grad = g
+        elif create_graph:
+            leaf.grad = leaf.grad + g
+        else:
+            with no_grad():
+                leaf.grad = leaf.grad + g
+
+
+def grad(
+    outputs: Tensors,
+    inputs: Tensors,
+    grad_outputs: Any = None,
+    *,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> tuple[Any, ...]:
+    """Return the gradients of `outputs` with respect to `inputs`, leaving every ``.grad`` alone.
+
+    Inputs may be any tensors on the tape, so a hidden state's gradient at each step can be asked for.
+
+    Args:
+        outputs: A Tensor or several; their gradients are summed.
+        inputs: A Tensor or several.
+        grad_outputs: Upstream gradients, one for each output (None for a scalar output).
+        retain_graph: Keep what the tape saved (default: `create_graph`).
+        create_graph: Record the walk: gradients of gradients.
+        allow_unused: Give None for an input that no output depends on, instead of raising.
+
+    Raises:
+        GradientError: An input is not on the tape of the outputs, or the tape has been freed.
+
+    >>> x = tgr.tensor(2.0, requires_grad=True)
+    >>> (g,) = tgr.grad(x**3, x, create_graph=True)
+    >>> (gg,) = tgr.grad(g, x)
+    >>> float(g), float(gg)
+    (12.0, 12.0)
+    """
+    outs, ins = _several(outputs), _several(inputs)
+    ups = [None] * len(outs) if grad_outputs is None else _several(grad_outputs)
+    if len(ups) != len(outs):
+        raise ShapeError(f"grad: {len(outs)} outputs but {len(ups)} grad_outputs")
+    edges = [_edge(x, f"grad: inputs[{i}]") for i, x in enumerate(ins)]
+    seeds = [
+        (_edge(y, f"grad: outputs[{i}]"), _seed(y, up, "grad", create_graph))
+        for i, (y, up) in enumerate(zip(outs, ups, strict=True))
+    ]
+    retain = create_graph if retain_graph is None else retain_graph
+    found = backpropagate(seeds, edges, retain=retain, create_graph=create_graph)
+    results: list[Any] = []
+    for i, (x, edge) in enumerate(zip(ins, edges, strict=True)):
+        g = found.get(edge)
+        if g is None and not allow_unused:
+            raise GradientError(
+                f"grad: the outputs do not depend on inputs[{i}] ({describe(x)}). "
+                "Pass allow_unused=True to get None for it"
+            )
+        wrap = g is not None and not create_graph
+        results.append(engine.tensor_type(g, x.backend) if wrap else g)
+    return tuple(results)
+
+
+def _several(tensors: Any) -> list[Any]:
+    return list(tensors) if isinstance(tensors, (list, tuple)) else [tensors]
+
+
+def _edge(value: Any, what: str) -> Edge:
+    if not isinstance(value, Value):
+        raise DtypeError(f"{what} is a {type(value).__name__}; expected a Tensor")
+    if value.edge is None:
+        raise GradientError(
+            f"{what} ({describe(value)}) requires no gradient: nothing was recorded behind it. "
+            "Make its inputs with requires_grad=True, and compute it outside no_grad()"
+        )
+    return value.edge
+
+
+def _seed(result: Value, gradient: Any, name: str, create_graph: bool) -> Any:
+    """The cotangent a walk starts from: an array, or a Tensor if the walk is to be recorded."""
+    array, backend = result.array, result.backend
+    if gradient is None:
+        if array.shape != ():
+            raise ShapeError(
+                f"{name}: the result has shape {tuple(array.shape)}, and only a scalar has a "
+                "gradient of its own; pass the upstream gradient, of the same shape"
+            )
+        seed: Array = backend.xp.ones_like(array)
+        return engine.tensor_type(seed, backend) if create_graph else seed
+    if not isinstance(gradient, Value):
+        gradient = engine.as_value(gradient, backend)
+    if gradient.backend is not backend:
+        raise DeviceError(
+            f"{name}: the result is on {backend}, its upstream gradient on {gradient.backend}"
+        )
+    if gradient.array.shape != array.shape:
+        raise ShapeError(
+            f"{name}: the upstream gradient has shape {tuple(gradient.array.shape)}; "
+            f"expected the result's, {tuple(array.shape)}"
+        )
+    if gradient.array.dtype != array.dtype:
+        raise DtypeError(
+            f"{name}: the upstream gradient is {gradient.array.dtype}; "
+            f"expected the result's {array.dtype}"
+        )
+    return gradient if create_graph else gradient.array
+
+
+# ------------------------------------------------------------------------------- derivatives of functions
+
+
+def _fresh(primals: Iterable[Any]) -> list[Any]:
+    """Copies that are on a tape: on their own, or as a recorded identity of what they were."""
+    made: list[Any] = []
+    for p in primals:
+        value = engine.as_value(p)
+        if value.edge is not None:
+            made.append(registry["positive"](value))  # stay on the outer tape: these nest
+        else:
+            leaf = Leaf(value.array.shape, value.array.dtype, value.backend)
+            made.append(engine.tensor_type(value.array, value.backend, leaf))
+    return made
+
+
+def _pull(outs: list[Any], ins: list[Any], cotangents: list[Any], *, create_graph: bool) -> list[Any]:
+    """Cotangents of `ins`; zeros where an output does not depend on an input."""
+    live = [(y, c) for y, c in zip(outs, cotangents, strict=True) if y.edge is not None]
+    gs: Sequence[Any] = [None] * len(ins)
+    if live:
+        ys, cs = zip(*live, strict=True)
+        gs = grad(ys, ins, cs, retain_graph=True, create_graph=create_graph, allow_unused=True)
+    return [registry["zeros_like"](x) if g is None else g for x, g in zip(ins, gs, strict=True)]
+
+
+def _like(results: list[Any], template: Any) -> Any:
+    return tuple(results) if isinstance(template, (list, tuple)) else results[0]
+
+
+def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., tuple[Any, ...]]]:
+    """Return ``f(*primals)`` and the function that maps cotangents of its outputs to its inputs'.
+
+    Args:
+        f: A function of Tensors that returns a Tensor or a tuple of them.
+        primals: Where to differentiate.
+
+    Raises:
+        ShapeError: A cotangent has another shape than its output.
+
+    >>> y, pull = tgr.vjp(tgr.exp, tgr.tensor([0.0, 0.0]))
+    >>> pull(tgr.tensor([1.0, 2.0]))
+    (tensor([1., 2.]),)
+    """
+    with enable_grad():
+        ins = _fresh(primals)
+        y = f(*ins)
+    outs = _several(y)
+
+    def pullback(*cotangents: Any) -> tuple[Any, ...]:
+        if len(cotangents) != len(outs):
+            raise ShapeError(f"vjp: {len(outs)} outputs but {len(cotangents)} cotangents")
+        given = [engine.as_value(c, o.backend) for c, o in zip(cotangents, outs, strict=True)]
+        return tuple(_pull(outs, ins, given, create_graph=_matters(outs, ins, given)))
+
+    return y, pullback
+
+
+def _matters(outs: list[Any], ins: list[Any], directions: list[Any]) -> bool:
+    """Whether a derivative may be differentiated itself: something outside of it is on a tape."""
+    leaves = {n for n in execution_order(o.edge for o in outs if o.edge) if type(n) is Leaf}
+    outside = leaves.difference(origin(i.edge) for i in ins) or any(d.edge for d in directions)
+    return recording.enabled and bool(outside)
+
+
+def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+    """Return ``f(*primals)`` and its directional derivative along `tangents`: forward mode.
+
+    By the double-vjp identity: the map from a cotangent u to ``J^T u`` is linear, and its own
+    vector-Jacobian product with v is ``J v``. (J. Townsend, "A new trick for calculating Jacobian
+    vector products", 2017.)
+
+    Args:
+        f: A function of Tensors that returns a Tensor or a tuple of them.
+        primals: Where to differentiate.
+        tangents: The direction, one for each primal and of its shape.
+
+    Raises:
+        ShapeError: A tangent has another shape than its primal.
+
+    >>> _, dy = tgr.jvp(tgr.sin, (tgr.tensor([0.0]),), (tgr.tensor([2.0]),))
+    >>> dy
+    tensor([2.])
+    """
+    values = [engine.as_value(p) for p in primals]
+    directions = [engine.as_value(t) for t in tangents]
+    shapes = [tuple(v.array.shape) for v in values]
+    if shapes != [tuple(t.array.shape) for t in directions]:
+        found = [tuple(t.array.shape) for t in directions]
+        raise ShapeError(f"jvp: the primals have shapes {shapes}, the tangents {found}; expected equal")
+    with enable_grad():
+        ins = _fresh(values)
+        y = f(*ins)
+        outs = _several(y)
+        dummies = _fresh(registry["zeros_like"](o) for o in outs)
+        pulled = _pull(outs, ins, dummies, create_graph=True)
+        matters = _matters(outs, ins, directions)
+        moved = _pull(pulled, dummies, directions, create_graph=matters)
+    return _like(outs, y), _like(moved, y)
+
+
+def jacobian(f: Callable[..., Any], inputs: Any) -> Any:
+    """Return the Jacobian of `f`, of shape ``(*output.shape, *input.shape)``.
+
+    Args:
+        f: A function of Tensors that returns one Tensor.
+        inputs: A Tensor, or a tuple of them; a tuple of Jacobians is returned for a tuple.
+
+    >>> tgr.jacobian(tgr.square, tgr.tensor([1.0, 2.0]))
+    tensor([[2., 0.],
+            [0., 4.]])
+    """
+    ins = _several(inputs)
+    y, pull = vjp(f, *ins)
+    backend, xp = y.backend, y.backend.xp
+    size = 1
+    for n in y.array.shape:
+        size *= n
+    rows: list[tuple[Any, ...]] = []
+    eye = xp.eye(size, dtype=y.array.dtype, device=y.array.device)
+    for i in range(size):
+        rows.append(pull(engine.tensor_type(xp.reshape(eye[i, ...], y.array.shape), backend)))
+    results: list[Any] = []
+    for k, x in enumerate(ins):
+        shape = (*y.array.shape, *engine.as_value(x).array.shape)
+        if not rows:
+            empty = xp.zeros(shape, dtype=y.array.dtype, device=y.array.device)
+            results.append(engine.tensor_type(empty, backend))
+            continue
+        stacked = registry["stack"]([row[k] for row in rows], axis=0)
+        results.append(registry["reshape"](stacked, shape))
+    return _like(results, inputs)

@@ -1,0 +1,86 @@
+"""Tensors of zeros, ones and ranges, made on the host so that they are the same on every backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinygradrnn.backend import Backend
+from tinygradrnn.tensor import Tensor, tensor
+
+Shape = int | tuple[int, ...]
+Where = str | Backend | None
+
+
+def zeros(shape: Shape, dtype: Any = "float32", *, backend: Where = None) -> Tensor:
+    """Zeros of a shape.
+
+    >>> tgr.zeros((2,))
+    tensor([0., 0.])
+    """
+    return full(shape, 0, dtype, backend=backend)
+
+
+def ones(shape: Shape, dtype: Any = "float32", *, backend: Where = None) -> Tensor:
+    """Ones of a shape.
+
+    >>> tgr.ones((2,))
+    tensor([1., 1.])
+    """
+    return full(shape, 1, dtype, backend=backend)
+
+
+def full(shape: Shape, value: float, dtype: Any = "float32", *, backend: Where = None) -> Tensor:
+    """One number repeated to a shape.
+
+    >>> tgr.full((2,), 0.5)
+    tensor([0.5, 0.5])
+    """
+    import numpy
+
+    return tensor(numpy.full(shape, value), dtype, backend=backend)
+
+
+def eye(n: int, m: int | None = None, dtype: Any = "float32", *, backend: Where = None) -> Tensor:
+    """The identity matrix, or its first columns or rows.
+
+    >>> tgr.eye(2)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    import numpy
+
+    return tensor(numpy.eye(n, m), dtype, backend=backend)
+
+
+def arange(
+    start: float,
+    stop: float | None = None,
+    step: float = 1,
+    dtype: Any = None,
+    *,
+    backend: Where = None,
+) -> Tensor:
+    """Evenly spaced numbers from `start` up to but without `stop`; integers if all are.
+
+    >>> tgr.arange(3)
+    tensor([0, 1, 2], dtype=int64)
+    """
+    import numpy
+
+    start, stop = (0, start) if stop is None else (start, stop)
+    whole = all(isinstance(v, int) for v in (start, stop, step))
+    dtype = dtype or ("int64" if whole else "float32")
+    return tensor(numpy.arange(start, stop, step), dtype, backend=backend)
+
+
+def linspace(
+    start: float, stop: float, num: int, dtype: Any = "float32", *, backend: Where = None
+) -> Tensor:
+    """`num` evenly spaced numbers from `start` to `stop`, both included.
+
+    >>> tgr.linspace(0.0, 1.0, 3)
+    tensor([0. , 0.5, 1. ])
+    """
+    import numpy
+
+    return tensor(numpy.linspace(start, stop, num), dtype, backend=backend)

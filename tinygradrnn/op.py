@@ -1,0 +1,518 @@
+"""Operations: a forward function with its vector-Jacobian product beside it, and how they are recorded.
+
+An :class:`Op` is written over an array namespace ``xp`` that follows the Python Array API standard::
+
+    @op
+    def tanh(xp, x, /):
+        return xp.tanh(x)
+
+    tanh.vjp(x=lambda xp, g, out: g * (1 - out * out))
+
+There is one rule for each array argument. A rule receives ``xp``, the cotangent ``g`` of the output,
+and then whatever its own parameter names ask for, and only that is saved on the tape:
+
+- an argument's name (``x``): its array, or its value for a static argument such as ``axis``;
+- ``out``: the output; for an operation with several outputs, the tuple of them;
+- a name with ``_shape`` or ``_dtype`` added (``x_shape``): just that, not the array.
+
+Rules never un-broadcast: the engine sums a gradient to its input's shape in one place. Given
+``xp = numpy`` a rule computes. Given the namespace of operations on Tensors (:data:`recorded`) the same
+rule is itself recorded, and that is how gradients of gradients come about.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from types import MethodType
+from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, cast
+
+from tinygradrnn.backend import Array, Backend, current_backend
+from tinygradrnn.errors import (
+    DeviceError,
+    DtypeError,
+    GradientError,
+    IndexRangeError,
+    ShapeError,
+    TinygradrnnError,
+)
+from tinygradrnn.tape import Edge, Node, Output, Value, recording
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Rule = Callable[..., Any]
+
+registry: dict[str, Op[..., Any] | Composite[..., Any]] = {}
+"""Every operation by name: the one list from which tests, docs and namespaces are made."""
+
+tensor_type: type[Value] = Value
+"""The class of results. tensor.py, which builds on the operations, puts Tensor here."""
+
+Scalar = (int, float)
+_PLAIN = frozenset({int, float, type(None)})
+
+
+class _Callable(Generic[P, R]):
+    """What Op and Composite share: a name, a signature, and a place in the registry."""
+
+    def __init__(self, forward: Callable[Concatenate[Any, P], R]) -> None:
+        functools.update_wrapper(self, forward)
+        self.forward = forward
+        self.name = forward.__name__
+        parameters = list(inspect.signature(forward).parameters.values())[1:]  # without xp
+        self.__signature__ = inspect.Signature(parameters)
+        # Positional-only parameters are arrays, the others static: the array standard's own way.
+        self.arrays = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_ONLY)
+        self.statics = {p.name: p.default for p in parameters if p.name not in self.arrays}
+        # A forward function that calls ``xp.<its own name>`` says: as in the array standard.
+        self.standard = self.name in forward.__code__.co_names
+        if self.name in registry:
+            raise ValueError(f"operation {self.name!r} is already registered")
+        registry[self.name] = cast("Op[..., Any]", self)
+
+    def __repr__(self) -> str:
+        return f"<operation {self.name}{self.__signature__}>"
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """In a class body an operation is a method, as a function would be."""
+        return self if instance is None else MethodType(self, instance)
+
+    def __reduce__(self) -> str:
+        return self.name
+
+    def bind(self, args: Sequence[Any], params: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Sort a call's arguments into arrays and static parameters, with defaults filled in."""
+        n = len(self.arrays)
+        if len(args) >= n and len(args) - n <= len(self.statics):
+            filled = {**self.statics, **dict(zip(self.statics, args[n:], strict=False)), **params}
+            regular = len(filled) == len(self.statics) and (len(args) == n or not params)
+            if regular and not any(v is inspect.Parameter.empty for v in filled.values()):
+                return tuple(args[:n]), filled
+        try:  # the slow and thorough way, which also knows how to complain
+            bound = self.__signature__.bind(*args, **params)
+        except TypeError as error:
+            raise DtypeError(f"{self.name}{self.__signature__}: {error}") from None
+        bound.apply_defaults()
+        values = list(bound.arguments.values())
+        return tuple(values[:n]), dict(zip(self.statics, values[n:], strict=True))
+
+    def admit(self, value: Any, position: int, backend: Backend, operands: Sequence[Any]) -> Any:
+        """Let an array or number stand beside Tensors; refuse what would be a hidden copy."""
+        if value is None or isinstance(operands[position], Value):
+            return value
+        if isinstance(value, Scalar):
+            # Also numpy.float64, which is a Python float, and bool. Numbers take the Tensors' dtype.
+            plain = value if isinstance(value, bool) else (float, int)[isinstance(value, int)](value)
+            alone = not any(isinstance(o, Value) or backend.is_array(o) for o in operands)
+            return as_array(plain, backend) if alone else plain
+        if backend.is_array(value):
+            return backend.xp.asarray(value, copy=True)  # ours alone: its owner may change it later
+        if getattr(value, "shape", None) == () and type(value).__module__ == "numpy":
+            return value.item()  # a NumPy scalar counts as a number
+        name = self.argument(position)
+        if hasattr(value, "__array__") or hasattr(value, "__dlpack__"):
+            raise DeviceError(
+                f"{self.name}: argument {name!r} is a {type(value).__name__} on another device than "
+                f"{backend}; expected a Tensor on {backend}. Copy it there with tgr.tensor(...)"
+            )
+        raise DtypeError(
+            f"{self.name}: argument {name!r} is a {type(value).__name__}; "
+            "expected a Tensor, an array or a number"
+        )
+
+    def argument(self, position: int) -> str:
+        """The name of an array argument, for error messages."""
+        return self.arrays[position]
+
+
+class Recipe:
+    """An Op for one choice of inputs that need a gradient: what to save, which rules to run."""
+
+    __slots__ = ("keep", "layout", "op", "rules")
+
+    def __init__(self, op: Op[..., Any], active: int) -> None:
+        self.op = op
+        names = op.arrays
+        wanted: dict[str, None] = {}
+        rules: list[tuple[int | None, Rule]] = []
+        for position, name in enumerate(names):
+            if op.variadic or active >> position & 1:
+                rule = op.rules.get(name)
+                if rule is None:
+                    raise GradientError(f"{op.name}: no gradient with respect to {name!r}")
+                joint = op.variadic or rule is op.together
+                if not joint or (None, rule) not in rules:
+                    rules.append((None if joint else position, rule))
+                wanted.update(dict.fromkeys(_needs(rule)))
+        # Two small functions made from source: one picks what to save out of a call, one for each
+        # rule hands it back. They run at every operation, and a generic loop would cost as much as
+        # the arithmetic of a small step.
+        self.layout = tuple(wanted)
+        available = {"out", *names, *op.statics}
+        pick = ", ".join(_source(w, available, op) for w in wanted)
+        order = ", ".join(["out", *names, *op.statics])
+        self.keep = eval(f"lambda {order}: ({pick}{',' if wanted else ''})", {"_shape": _shape})
+        # (position of the input, rule); None: the rule gives a share for every input at once.
+        self.rules = tuple((position, _caller(rule, self.layout)) for position, rule in rules)
+
+    def lift(self, node: Node) -> tuple[Any, ...]:
+        """What `node` saved, with arrays as Tensors that know where on the tape they come from."""
+        saved = node.saved
+        assert saved is not None
+        lifted: list[Any] = []
+        for name, value in zip(self.layout, saved, strict=True):
+            if name == "out":
+                if isinstance(value, tuple):
+                    many = cast("tuple[Array, ...]", value)
+                    value = tuple(_lift(a, node, Output(node, i)) for i, a in enumerate(many))
+                else:
+                    value = _lift(value, node, node)
+            elif name in self.op.arrays:
+                value = _lift(value, node, node.inputs[self.op.arrays.index(name)])
+            lifted.append(value)
+        return tuple(lifted)
+
+
+def _lift(value: Any, node: Node, edge: Edge | None) -> Any:
+    return tensor_type(value, node.backend, edge) if node.backend.is_array(value) else value
+
+
+def _needs(rule: Rule) -> list[str]:
+    return list(inspect.signature(rule).parameters)[2:]
+
+
+def _source(name: str, available: set[str], op: Op[..., Any]) -> str:
+    if name in available:
+        return name
+    base, _, attribute = name.rpartition("_")
+    if base in op.arrays and attribute == "shape":
+        return f"_shape({base})"
+    if base in op.arrays and attribute == "dtype":
+        return f"{base}.dtype"
+    raise TypeError(f"a gradient rule of {op.name} asks for {name!r}, which is none of its names")
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(v.shape for v in cast("Sequence[Array]", value))
+    return () if isinstance(value, Scalar) else value.shape
+
+
+def _caller(rule: Rule, layout: tuple[str, ...]) -> Callable[[Any, Any, tuple[Any, ...]], Any]:
+    picked = "".join(f", saved[{layout.index(name)}]" for name in _needs(rule))
+    return eval(f"lambda xp, g, saved: rule(xp, g{picked})", {"rule": rule})
+
+
+class Op(_Callable[P, R]):
+    """A named forward function with its vector-Jacobian product; knows no device and no time.
+
+    Made by the decorator :func:`op`. Calling it with Tensors (or arrays and numbers beside a
+    Tensor) computes and, where a gradient is asked for, records a Node.
+
+    Attributes:
+        name: The operation's name.
+        rules: The gradient rule for each array argument; empty if the operation has no gradient.
+        differentiable: False for operations whose result never needs a gradient (comparisons).
+        variadic: Whether its one array argument is a sequence of arrays (``concat``).
+        many: Whether it has several outputs (``split``).
+        promotes: Whether its arrays must be numbers of one kind (arithmetic).
+        casts: Whether its result may be of a kind that has no gradient (``astype``).
+        moves: Whether its result is on another backend, named by ``target`` (``transfer``).
+    """
+
+    def __init__(
+        self,
+        forward: Callable[Concatenate[Any, P], R],
+        *,
+        differentiable: bool = True,
+        variadic: bool = False,
+        many: bool = False,
+        promotes: bool = False,
+        casts: bool = False,
+        moves: bool = False,
+    ) -> None:
+        super().__init__(forward)
+        self.differentiable, self.variadic, self.many = differentiable, variadic, many
+        self.promotes, self.casts, self.moves = promotes, casts, moves
+        self.rules: dict[str, Rule] = {}
+        self.together: Rule | None = None
+        self._recipes: dict[int, Recipe] = {}  # by the bits of the inputs that need a gradient
+
+    def vjp(self, **rules: Rule) -> None:
+        """Give the gradient rule of each array argument, by its name."""
+        for name, rule in rules.items():
+            if name not in self.arrays:
+                raise TypeError(f"{self.name} has no array argument {name!r}")
+            self.rules[name] = rule
+        self._recipes.clear()
+
+    def vjp_together(self, rule: Rule) -> None:
+        """Give one rule that returns the gradients of all array arguments, where they share work."""
+        self.vjp(**dict.fromkeys(self.arrays, rule))
+        self.together = rule
+
+    def __call__(self, *args: P.args, **params: P.kwargs) -> Any:
+        if self.statics or params or len(args) != len(self.arrays):
+            args, params = self.bind(args, params)  # type: ignore[assignment]
+        return self._run(cast("tuple[Any, ...]", args), cast("dict[str, Any]", params))
+
+    def _run(self, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        """Compute, and record if a gradient is asked for. The engine's forward half is this."""
+        operands: Sequence[Any] = args[0] if self.variadic else args
+        # 1. Take the arrays out of the Tensors; note which of them are on a tape.
+        backend: Backend | None = None
+        arrays: list[Any] = []
+        edges: list[Edge | None] = []
+        active, bit, foreign = 0, 1, False
+        for a in operands:
+            if isinstance(a, Value):
+                arrays.append(a.array)
+                edge = a.edge
+                edges.append(edge)
+                if edge is not None:
+                    active |= bit
+                if a.backend is not backend:
+                    if backend is not None:
+                        raise self._two_devices(operands, a, backend)
+                    backend = a.backend
+            else:
+                arrays.append(a)
+                edges.append(None)
+                if type(a) not in _PLAIN:
+                    foreign = True
+            bit += bit
+        if foreign or backend is None:
+            backend = backend or current_backend()
+            arrays = [self.admit(a, i, backend, operands) for i, a in enumerate(arrays)]
+        # 2. Compute.
+        xp = backend.namespace or namespace(backend)
+        forward = backend.overrides.get(self.name) or self.forward
+        inputs: list[Any] = [arrays] if self.variadic else arrays
+        try:
+            out = forward(xp, *inputs, **params)
+            if self.promotes:
+                dtype = out.dtype
+                for a in arrays:
+                    if type(a) not in _PLAIN and a.dtype is not dtype:
+                        self._check_promotion(arrays, dtype)
+                        break
+        except Exception as error:
+            self._explain(error, operands, params)
+        if self.moves:
+            backend = cast("Backend", params["target"])
+            xp = namespace(backend)
+        # 3. Record.
+        if active and not (self.differentiable and recording.enabled):
+            active = 0
+        if self.many:
+            return self._record_many(out, inputs, edges, active, params, backend)
+        shape = out.shape
+        if not shape:  # NumPy makes scalars of 0-d results; a Tensor always holds an array
+            out = xp.asarray(out)
+        if not active or (self.casts and _kind(out.dtype) != "f"):
+            return tensor_type(out, backend)
+        if self.variadic:
+            active = 1  # its one rule serves every element, and elements without an edge are skipped
+        recipe = self._recipes.get(active) or self._recipe(active)
+        saved = recipe.keep(out, *inputs, **params)
+        step = recording.step
+        node = Node(recipe, tuple(edges), saved, params, shape, out.dtype, backend, step)
+        return tensor_type(out, backend, node)
+
+    def _record_many(
+        self,
+        outs: Iterable[Array],
+        inputs: list[Any],
+        edges: list[Edge | None],
+        active: int,
+        params: dict[str, Any],
+        backend: Backend,
+    ) -> tuple[Any, ...]:
+        outs = tuple([o if o.shape else backend.xp.asarray(o) for o in outs])
+        if not active or not outs:
+            return tuple([tensor_type(o, backend) for o in outs])
+        recipe = self._recipe(active)
+        node = Node(
+            recipe,
+            tuple(edges),
+            recipe.keep(outs, *inputs, **params),
+            params,
+            tuple([o.shape for o in outs]),
+            tuple([o.dtype for o in outs]),
+            backend,
+            recording.step,
+        )
+        return tuple([tensor_type(o, backend, Output(node, i)) for i, o in enumerate(outs)])
+
+    def _recipe(self, active: int) -> Recipe:
+        recipe = self._recipes.get(active)
+        if recipe is None:
+            recipe = self._recipes[active] = Recipe(self, active)
+        return recipe
+
+    def argument(self, position: int) -> str:
+        """The name of an array argument, for error messages."""
+        return f"{self.arrays[0]}[{position}]" if self.variadic else self.arrays[position]
+
+    def _two_devices(self, operands: Sequence[Any], found: Value, backend: Backend) -> DeviceError:
+        position = next(i for i, o in enumerate(operands) if o is found)
+        return DeviceError(
+            f"{self.name}: argument {self.argument(position)!r} is on {found.backend}, the ones "
+            f"before it on {backend}; expected all on one device. Move one with .to(...)"
+        )
+
+    def _check_promotion(self, arrays: Sequence[Any], dtype: Any) -> None:
+        """Refuse what the array standard leaves undefined: mixing kinds of numbers."""
+        for a in arrays:
+            if isinstance(a, Scalar) or a is None:
+                if isinstance(a, float) and _kind(dtype) != "f":
+                    raise DtypeError("a float beside integers; expected .astype(...) first")
+            elif a.dtype != dtype and _kind(a.dtype) != _kind(dtype):
+                raise DtypeError(f"{a.dtype} beside {dtype}; expected one kind: use .astype(...)")
+
+    def _explain(self, error: Exception, operands: Sequence[Any], params: dict[str, Any]) -> NoReturn:
+        """Raise an error of ours that names the operation, its arguments and what they were."""
+        if isinstance(error, TinygradrnnError) and str(error).startswith(f"{self.name}: "):
+            raise error
+        found = ", ".join(f"{self.argument(i)}: {describe(o)}" for i, o in enumerate(operands))
+        static = "".join(f", {k}={v!r}" for k, v in params.items())
+        kinds: dict[type[Exception], type[TinygradrnnError]] = {
+            IndexError: IndexRangeError,
+            ValueError: ShapeError,
+            TypeError: DtypeError,
+        }
+        for builtin, ours in kinds.items():
+            if isinstance(error, builtin):
+                raise ours(f"{self.name}: {error} (found {found}{static})") from error
+        raise error
+
+
+def _kind(dtype: Any) -> str:
+    name = str(dtype).rpartition(".")[2]
+    return "b" if name == "bool" else "i" if "int" in name else "f"
+
+
+def describe(value: Any) -> str:
+    """A few words on an argument, for error messages."""
+    if isinstance(value, Value):
+        return f"{value.array.dtype} {tuple(value.array.shape)} on {value.backend}"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{type(value).__name__} {value.dtype} {tuple(value.shape)}"
+    return repr(value) if isinstance(value, (*Scalar, type(None))) else type(value).__name__
+
+
+def op(
+    forward: Callable[Concatenate[Any, P], R] | None = None, **flags: bool
+) -> Any:
+    """Declare an operation: ``@op`` over its forward function, then ``name.vjp(...)``.
+
+    The forward function takes ``xp``, then its arrays as positional-only parameters, then static
+    parameters. Flags are the attributes of :class:`Op`.
+    """
+    if forward is None:
+        return functools.partial(op, **flags)
+    return Op(forward, **flags)
+
+
+class Composite(_Callable[P, R]):
+    """A function over ``xp`` that is recorded by its parts and so needs no rule of its own."""
+
+    def __call__(self, *args: P.args, **params: P.kwargs) -> R:
+        arrays, statics = self.bind(args, params)
+        backend = next((a.backend for a in arrays if isinstance(a, Value)), None)
+        backend = backend or current_backend()
+        values = [self.admit(a, i, backend, arrays) for i, a in enumerate(arrays)]
+        values = [tensor_type(v, backend) if backend.is_array(v) else v for v in values]
+        return self.forward(recorded, *values, **statics)  # type: ignore[arg-type]
+
+
+def composite(forward: Callable[Concatenate[Any, P], R]) -> Composite[P, R]:
+    """Declare an operation made of others."""
+    return Composite(forward)
+
+
+# ----------------------------------------------------------------------------------- namespaces
+
+
+class Namespace:
+    """The array namespace that forward functions and rules see when they compute.
+
+    It is the backend's own, and beyond it this library's operations as plain functions on arrays,
+    so a rule may call ``xp.sigmoid`` or ``xp.softmax`` whether it computes or is recorded.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        ours = registry.get(name)
+        override = self.backend.overrides.get(name)
+        if override is not None:
+            found = functools.partial(override, self)
+        elif ours is not None and not ours.standard:
+            found = functools.partial(ours.forward, self)
+        else:
+            found = getattr(self.backend.xp, name)
+        setattr(self, name, found)  # the next look-up is a plain attribute
+        return found
+
+
+class Recorded:
+    """The namespace of operations on Tensors: given it, a gradient rule is itself recorded."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in registry:
+            return registry[name]
+        raise AttributeError(f"{name!r} is no operation on Tensors, so a gradient rule cannot use it")
+
+
+recorded = Recorded()
+
+
+def namespace(backend: Backend) -> Namespace:
+    """The backend's Namespace, made once."""
+    if backend.namespace is None:
+        backend.namespace = Namespace(backend)
+    return backend.namespace
+
+
+def as_array(value: Any, backend: Backend, dtype: Any = None) -> Array:
+    """Copy numbers, nested lists or host arrays to a backend; Python floats become float32."""
+    import numpy
+
+    if backend.is_array(value):
+        copied = backend.xp.asarray(value, copy=True)
+        return copied if dtype is None else backend.xp.astype(copied, resolve_dtype(backend, dtype))
+    try:
+        host = numpy.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise ShapeError(f"tensor: cannot make an array of {describe(value)}: {error}") from None
+    if host.dtype.kind not in "biuf":
+        raise DtypeError(
+            f"tensor: cannot hold {host.dtype} ({describe(value)}); expected numbers or booleans"
+        )
+    if dtype is None and host.dtype == numpy.float64 and not hasattr(value, "dtype"):
+        host = host.astype(numpy.float32)
+    array = backend.from_host(host)
+    return array if dtype is None else backend.xp.astype(array, resolve_dtype(backend, dtype))
+
+
+def resolve_dtype(backend: Backend, dtype: Any) -> Any:
+    """The backend's own object for a dtype given by name, or as any library's dtype."""
+    if isinstance(dtype, type):
+        name = {float: "float32", int: "int64", bool: "bool"}.get(dtype, dtype.__name__)
+    else:
+        name = str(dtype).rpartition(".")[2]
+    found = getattr(backend.xp, "bool" if name in ("bool_", "bool") else name, None)
+    if found is None or "int" not in name and "float" not in name and "bool" not in name:
+        raise DtypeError(f"astype: unknown data type {dtype!r}; expected e.g. 'float32' or 'int64'")
+    return found
+
+
+def as_value(value: Any, backend: Backend | None = None) -> Value:
+    """`value` itself if it is a Tensor, else a new Tensor that copies it."""
+    if isinstance(value, Value):
+        return value
+    backend = backend or current_backend()
+    return tensor_type(as_array(value, backend), backend)

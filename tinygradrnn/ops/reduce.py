@@ -1,0 +1,238 @@
+"""Reductions along axes, and running sums. Names, `axis` and `keepdims` as in the array standard."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tinygradrnn.errors import ShapeError
+from tinygradrnn.op import op
+
+Axis = int | tuple[int, ...] | None
+
+
+def axes_of(axis: Axis, ndim: int) -> tuple[int, ...]:
+    """The axes that an `axis` argument names, each in ``range(ndim)``."""
+    if axis is None:
+        return tuple(range(ndim))
+    named = axis if isinstance(axis, tuple) else (axis,)
+    for a in named:
+        if not -ndim <= a < ndim:
+            raise ShapeError(f"axis {a} is out of range for {ndim} dimensions")
+    return tuple(a % ndim for a in named)
+
+
+def restore(xp: Any, y: Any, shape: tuple[int, ...], axis: Axis, keepdims: bool) -> Any:
+    """Bring what was reduced back to `shape`, by repeating it along the reduced axes."""
+    if not keepdims:
+        reduced = axes_of(axis, len(shape))
+        y = xp.reshape(y, tuple(1 if i in reduced else n for i, n in enumerate(shape)))
+    return xp.broadcast_to(y, shape)
+
+
+def _count(shape: tuple[int, ...], axis: Axis) -> int:
+    return math.prod(shape[a] for a in axes_of(axis, len(shape)))
+
+
+def _numbers(xp: Any, x: Any) -> Any:
+    return xp.astype(x, xp.int64) if "bool" in str(x.dtype) else x
+
+
+@op
+def sum(xp: Any, x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The sum along `axis` (all axes by default); booleans are counted.
+
+    >>> tgr.sum(tgr.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
+    tensor([4., 6.])
+    """
+    return xp.sum(_numbers(xp, x), axis=axis, keepdims=keepdims)
+
+
+sum.vjp(x=lambda xp, g, x_shape, axis, keepdims: restore(xp, g, x_shape, axis, keepdims))
+
+
+@op
+def mean(xp: Any, x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The arithmetic mean along `axis`.
+
+    >>> tgr.mean(tgr.tensor([1.0, 2.0, 3.0]))
+    tensor(2.)
+    """
+    return xp.mean(x, axis=axis, keepdims=keepdims)
+
+
+def _mean_x(xp: Any, g: Any, x_shape: Any, axis: Axis, keepdims: bool) -> Any:
+    return restore(xp, g, x_shape, axis, keepdims) * (1 / max_(_count(x_shape, axis), 1))
+
+
+max_ = max  # the builtin: below, the name is the operation's
+mean.vjp(x=_mean_x)
+
+
+@op
+def prod(xp: Any, x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The product along `axis`; its gradient is exact also where elements are zero.
+
+    >>> tgr.prod(tgr.tensor([2.0, 3.0]))
+    tensor(6.)
+    """
+    return xp.prod(_numbers(xp, x), axis=axis, keepdims=keepdims)
+
+
+def _others(xp: Any, x: Any) -> Any:
+    """For each element the product of all others along the last axis, by a tree of pairs."""
+    n = x.shape[-1]
+    if n <= 1:
+        return xp.ones_like(x)
+    odd = n % 2
+    if odd:
+        x = xp.concat([x, xp.ones_like(x[..., :1])], axis=-1)
+    pairs = xp.reshape(x, (*x.shape[:-1], (n + odd) // 2, 2))
+    outside = _others(xp, pairs[..., 0] * pairs[..., 1])
+    both = xp.expand_dims(outside, axis=-1) * xp.flip(pairs, axis=-1)
+    return xp.reshape(both, x.shape)[..., :n]
+
+
+def _prod_x(xp: Any, g: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
+    reduced = axes_of(axis, len(x.shape))
+    kept = tuple(i for i in range(len(x.shape)) if i not in reduced)
+    order = kept + reduced
+    moved = xp.permute_dims(x, order)
+    flat = xp.reshape(moved, (*moved.shape[: len(kept)], _count(x.shape, axis)))
+    others = xp.reshape(_others(xp, flat), moved.shape)
+    back = tuple(order.index(i) for i in range(len(order)))
+    return restore(xp, g, x.shape, axis, keepdims) * xp.permute_dims(others, back)
+
+
+prod.vjp(x=_prod_x)
+
+
+@op
+def max(xp: Any, x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The largest element along `axis`; equal ones share the gradient evenly.
+
+    >>> tgr.max(tgr.tensor([1.0, 3.0, 2.0]))
+    tensor(3.)
+    """
+    return xp.max(x, axis=axis, keepdims=keepdims)
+
+
+@op
+def min(xp: Any, x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The smallest element along `axis`; equal ones share the gradient evenly.
+
+    >>> tgr.min(tgr.tensor([1.0, 3.0, 2.0]))
+    tensor(1.)
+    """
+    return xp.min(x, axis=axis, keepdims=keepdims)
+
+
+def _extreme_x(xp: Any, g: Any, x: Any, out: Any, axis: Axis, keepdims: bool) -> Any:
+    hit = x == restore(xp, out, x.shape, axis, keepdims)
+    ties = xp.sum(xp.astype(hit, g.dtype), axis=axis, keepdims=keepdims)
+    return xp.where(hit, restore(xp, g / ties, x.shape, axis, keepdims), 0.0)
+
+
+max.vjp(x=_extreme_x)
+min.vjp(x=_extreme_x)
+
+
+@op
+def var(
+    xp: Any, x: Any, /, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
+) -> Any:
+    """The variance along `axis`, divided by ``n - correction`` (0 by default, as in the standard).
+
+    >>> tgr.var(tgr.tensor([1.0, 3.0]))
+    tensor(1.)
+    """
+    return xp.var(x, axis=axis, correction=correction, keepdims=keepdims)
+
+
+def _scale(shape: tuple[int, ...], axis: Axis, correction: float) -> float:
+    n = _count(shape, axis) - correction
+    return 1 / n if n > 0 else math.nan
+
+
+def _centred(xp: Any, x: Any, axis: Axis) -> Any:
+    return x - xp.mean(x, axis=axis, keepdims=True)
+
+
+def _var_x(xp: Any, g: Any, x: Any, axis: Axis, correction: float, keepdims: bool) -> Any:
+    scale = 2 * _scale(x.shape, axis, correction)
+    return restore(xp, g, x.shape, axis, keepdims) * (scale * _centred(xp, x, axis))
+
+
+var.vjp(x=_var_x)
+
+
+@op
+def std(
+    xp: Any, x: Any, /, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
+) -> Any:
+    """The standard deviation along `axis`; its gradient is 0 where all elements are equal.
+
+    >>> tgr.std(tgr.tensor([1.0, 3.0]))
+    tensor(1.)
+    """
+    return xp.std(x, axis=axis, correction=correction, keepdims=keepdims)
+
+
+def _std_x(
+    xp: Any, g: Any, x: Any, out: Any, axis: Axis, correction: float, keepdims: bool
+) -> Any:
+    flat = out == 0
+    slope = xp.where(flat, 0.0, g / xp.where(flat, 1.0, out)) * _scale(x.shape, axis, correction)
+    return restore(xp, slope, x.shape, axis, keepdims) * _centred(xp, x, axis)
+
+
+std.vjp(x=_std_x)
+
+
+@op
+def logsumexp(xp: Any, x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
+    """``log(sum(exp(x)))`` along `axis`, without overflow.
+
+    >>> tgr.logsumexp(tgr.tensor([0.0, 0.0]))
+    tensor(0.6931472)
+    """
+    top = xp.max(x, axis=axis, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, 0.0)
+    with xp.backend.quiet():  # log(0) is the right answer for a sum over nothing but -inf
+        y = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
+    return y if keepdims else xp.squeeze(y, axis=axes_of(axis, len(x.shape)))
+
+
+def _logsumexp_x(xp: Any, g: Any, x: Any, out: Any, axis: Axis, keepdims: bool) -> Any:
+    out = xp.where(out == -math.inf, 0.0, out)
+    weights = xp.exp(x - restore(xp, out, x.shape, axis, keepdims))
+    return restore(xp, g, x.shape, axis, keepdims) * weights
+
+
+logsumexp.vjp(x=_logsumexp_x)
+
+
+@op
+def cumulative_sum(
+    xp: Any, x: Any, /, axis: int | None = None, include_initial: bool = False
+) -> Any:
+    """The running sum along `axis`, which may be left out for one dimension.
+
+    >>> tgr.cumulative_sum(tgr.tensor([1.0, 2.0, 3.0]))
+    tensor([1., 3., 6.])
+    """
+    if axis is None and len(x.shape) != 1:
+        raise ShapeError(f"axis is needed for {len(x.shape)} dimensions")
+    return xp.cumulative_sum(x, axis=axis or 0, include_initial=include_initial)
+
+
+def _cumulative_sum_x(xp: Any, g: Any, axis: int | None, include_initial: bool) -> Any:
+    axis = axis or 0
+    back = xp.flip(xp.cumulative_sum(xp.flip(g, axis=axis), axis=axis), axis=axis)
+    if include_initial:
+        ndim = len(back.shape)
+        back = back[(slice(None),) * (axis % ndim) + (slice(1, None), ...)]
+    return back
+
+
+cumulative_sum.vjp(x=_cumulative_sum_x)

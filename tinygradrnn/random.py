@@ -1,0 +1,69 @@
+"""Random numbers: drawn on the host, so that one seed gives the same stream on every backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinygradrnn.backend import Array, Backend
+
+
+class Generator:
+    """A stream of random arrays for one backend, drawn by ``numpy.random.Generator`` on the host.
+
+    The same seed gives the same numbers on every backend. The state is a plain dictionary that
+    survives JSON, so a stopped training run can go on with the very next number.
+
+    Args:
+        backend: Where the drawn arrays are put.
+        seed: A non-negative integer, or None for fresh entropy.
+
+    >>> from tinygradrnn import use_backend
+    >>> with use_backend("numpy") as backend:
+    ...     bool((backend.rng(0).normal((2, 3)) == backend.rng(0).normal((2, 3))).all())
+    True
+    """
+
+    def __init__(self, backend: Backend, seed: int | None = None) -> None:
+        from numpy.random import Generator as HostGenerator
+        from numpy.random import PCG64
+
+        self.backend = backend
+        self._host = HostGenerator(PCG64(seed))
+
+    def _put(self, drawn: Any, dtype: str) -> Array:
+        return self.backend.from_host(drawn.astype(dtype))
+
+    def normal(self, shape: tuple[int, ...], *, dtype: str = "float32") -> Array:
+        """Draw from the standard normal distribution."""
+        return self._put(self._host.standard_normal(shape), dtype)
+
+    def uniform(
+        self, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0, *, dtype: str = "float32"
+    ) -> Array:
+        """Draw uniformly from ``[low, high)``."""
+        return self._put(self._host.uniform(low, high, shape), dtype)
+
+    def integers(self, shape: tuple[int, ...], low: int, high: int) -> Array:
+        """Draw int64 uniformly from ``[low, high)``."""
+        return self._put(self._host.integers(low, high, shape), "int64")
+
+    def bernoulli(self, shape: tuple[int, ...], p: float) -> Array:
+        """Draw booleans that are True with probability `p`."""
+        return self._put(self._host.random(shape) < p, "bool")
+
+    def choice(self, weights: Any) -> int:
+        """Draw one index with probability proportional to the host array `weights`."""
+        from numpy import cumsum, searchsorted
+
+        total = cumsum(weights)
+        # side="right" never lands on an index of weight zero, also when the draw is exactly 0.
+        return int(searchsorted(total, self._host.random() * total[-1], side="right"))
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The generator's state as a dictionary of strings and integers."""
+        return dict(self._host.bit_generator.state)
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self._host.bit_generator.state = state

@@ -1,0 +1,441 @@
+"""The tape: what was computed, in what order, at which step in time.
+
+Every recorded operation leaves a :class:`Node`. A node knows its inputs, what it saved for its
+gradient, and the :class:`Step` in which it was recorded. Nodes point only to what they were computed
+from, so a result that is dropped takes its nodes with it; :class:`Tape` is the view that gathers the
+nodes behind a result and lists them in execution order. Walking that list from its end is
+back-propagation, and because loops have been unrolled on it, back-propagation through time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tinygradrnn.backend import Array, Backend
+from tinygradrnn.errors import GradientError
+
+if TYPE_CHECKING:
+    from tinygradrnn.op import Recipe
+
+
+class Recording(threading.local):
+    """What this thread is doing: whether operations are recorded, and in which step."""
+
+    enabled: bool = True
+    step: StepMark | None = None
+
+
+recording = Recording()
+_clock = count()
+
+
+class _GradMode:
+    def __init__(self, enabled: bool) -> None:
+        self._enabled = enabled
+        self._previous: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._previous.append(recording.enabled)
+        recording.enabled = self._enabled
+
+    def __exit__(self, *exc: object) -> None:
+        recording.enabled = self._previous.pop()
+
+
+def no_grad() -> _GradMode:
+    """Record nothing for the length of a ``with`` block, in the calling thread.
+
+    >>> w = tgr.tensor([1.0], requires_grad=True)
+    >>> with tgr.no_grad():
+    ...     (w * 2).requires_grad
+    False
+    """
+    return _GradMode(False)
+
+
+def enable_grad() -> _GradMode:
+    """Record again inside a :func:`no_grad` block.
+
+    >>> w = tgr.tensor([1.0], requires_grad=True)
+    >>> with tgr.no_grad(), tgr.enable_grad():
+    ...     (w * 2).requires_grad
+    True
+    """
+    return _GradMode(True)
+
+
+# --------------------------------------------------------------------------------------------- time
+
+
+class StepMark:
+    """One time step of one loop: shared by all nodes recorded in it.
+
+    Attributes:
+        t: The step's number in its loop.
+        loop: The loop's name.
+        parent: The step of the enclosing loop, or None.
+    """
+
+    __slots__ = ("loop", "parent", "t")
+
+    def __init__(self, t: int, loop: str, parent: StepMark | None) -> None:
+        self.t, self.loop, self.parent = t, loop, parent
+
+    @property
+    def path(self) -> tuple[int, ...]:
+        """The numbers of this step and all that enclose it, outermost first."""
+        return (*(self.parent.path if self.parent else ()), self.t)
+
+    def __repr__(self) -> str:
+        return ".".join(map(str, self.path))
+
+
+class step:  # a context manager reads as a verb: ``with tgr.step(t):``
+    """Mark what is recorded in a ``with`` block as time step `t` of a loop.
+
+    Args:
+        t: The step's number.
+        loop: The loop's name, for reading the tape.
+
+    >>> h = tgr.tensor([0.5], requires_grad=True)
+    >>> for t in range(3):
+    ...     with tgr.step(t):
+    ...         h = tgr.tanh(h)
+    >>> [s.t for s in tgr.Tape(h).steps]
+    [0, 1, 2]
+    """
+
+    __slots__ = ("_mark", "_previous")
+
+    def __init__(self, t: int, loop: str = "") -> None:
+        self._previous = recording.step
+        self._mark = StepMark(t, loop, self._previous)
+
+    def __enter__(self) -> StepMark:
+        self._previous = recording.step
+        recording.step = self._mark
+        return self._mark
+
+    def __exit__(self, *exc: object) -> None:
+        recording.step = self._previous
+
+
+# -------------------------------------------------------------------------------------------- nodes
+
+
+class Leaf:
+    """Where a tape begins: a tensor that was not computed but asked for its gradient.
+
+    The gradient lives here and not on the Tensor, so that a Tensor and its Leaf are no cycle.
+    """
+
+    __slots__ = ("__weakref__", "backend", "dtype", "grad", "index", "name", "shape")
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, backend: Backend) -> None:
+        self.shape, self.dtype, self.backend = shape, dtype, backend
+        self.index = next(_clock)
+        self.grad: Any = None  # a Tensor, once there is one
+        self.name = ""
+
+    def __repr__(self) -> str:
+        return f"<leaf {self.name or self.index}: {self.dtype} {self.shape}>"
+
+
+class Node:
+    """One recorded operation.
+
+    Attributes:
+        recipe: The operation with its gradient rules for the inputs that need one.
+        inputs: For each array argument where it came from, or None if it needs no gradient.
+        saved: What the rules will need; None once it has been freed.
+        params: The operation's other arguments, such as ``axis``.
+        shape, dtype: The output's; tuples of them if the operation has several outputs.
+        backend: Where it was computed.
+        step: The time step in which it was recorded, or None.
+        index: Its place in execution order.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "backend",
+        "dtype",
+        "index",
+        "inputs",
+        "params",
+        "recipe",
+        "saved",
+        "shape",
+        "step",
+    )
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        inputs: tuple[Edge | None, ...],
+        saved: tuple[Any, ...] | None,
+        params: dict[str, Any],
+        shape: Any,
+        dtype: Any,
+        backend: Backend,
+        step: StepMark | None,
+    ) -> None:
+        self.recipe = recipe
+        self.inputs = inputs
+        self.saved = saved
+        self.params = params
+        self.shape = shape
+        self.dtype = dtype
+        self.backend = backend
+        self.step = step
+        self.index = next(_clock)
+
+    @property
+    def name(self) -> str:
+        """The operation's name."""
+        return self.recipe.op.name
+
+    @property
+    def parents(self) -> list[Node | Leaf]:
+        """The nodes and leaves this one was computed from, without repeats."""
+        return list(dict.fromkeys(origin(edge) for edge in self.inputs if edge is not None))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays saved for the gradient."""
+        return sum(nbytes(a) for a in self.saved_arrays())
+
+    def saved_arrays(self) -> Iterator[Array]:
+        """The arrays among what was saved."""
+        for value in self.saved or ():
+            if hasattr(value, "dtype") and hasattr(value, "shape"):
+                yield value
+
+    def __repr__(self) -> str:
+        return f"<node {self.index}: {self.name} {self.shape}>"
+
+
+class Output(NamedTuple):
+    """One of the outputs of a node that has several."""
+
+    node: Node
+    slot: int
+
+
+Edge = Node | Leaf | Output
+"""A place on the tape that a Tensor can be at. A node with one output stands for that output."""
+
+
+def origin(edge: Edge) -> Node | Leaf:
+    """The node or leaf that an edge leads to."""
+    return edge.node if type(edge) is Output else edge
+
+
+class Value:
+    """An array and its place on a tape. :class:`~tinygradrnn.Tensor` adds the operators."""
+
+    __slots__ = ("__weakref__", "array", "backend", "edge")
+
+    array: Array
+    backend: Backend
+    edge: Edge | None
+
+    def __init__(self, array: Array, backend: Backend, edge: Edge | None = None) -> None:
+        self.array = array
+        self.backend = backend
+        self.edge = edge
+
+
+def nbytes(array: Array) -> int:
+    """Bytes of an array, from its shape and dtype alone: the array standard has no ``nbytes``."""
+    digits = "".join(c for c in str(array.dtype).rpartition(".")[2] if c.isdigit())
+    size = 1
+    for n in array.shape:
+        size *= n
+    return size * int(digits or 8) // 8
+
+
+# --------------------------------------------------------------------------------------- the tape
+
+
+def execution_order(edges: Iterable[Edge]) -> list[Node | Leaf]:
+    """Every node and leaf behind `edges`, oldest first. No recursion: a tape has no depth limit."""
+    seen: set[Node | Leaf] = {origin(edge) for edge in edges}
+    stack = list(seen)
+    while stack:
+        node = stack.pop()
+        if type(node) is Node:
+            for edge in node.inputs:
+                if type(edge) is Output:
+                    edge = edge.node
+                if edge is not None and edge not in seen:
+                    seen.add(edge)
+                    stack.append(edge)
+    return sorted(seen, key=_by_index)
+
+
+def _by_index(node: Node | Leaf) -> int:
+    return node.index
+
+
+class Step:
+    """The contiguous run of a tape that is one time step.
+
+    Attributes:
+        mark: The step's number, loop and enclosing step.
+        nodes: What was recorded in it and in the steps inside it, in execution order.
+    """
+
+    def __init__(self, mark: StepMark) -> None:
+        self.mark = mark
+        self.nodes: list[Node] = []
+
+    @property
+    def steps(self) -> list[Step]:
+        """The steps of loops that ran inside this one."""
+        return _runs(self.nodes, len(self.path))
+
+    @property
+    def t(self) -> int:
+        """The step's number in its loop."""
+        return self.mark.t
+
+    @property
+    def loop(self) -> str:
+        """The loop's name."""
+        return self.mark.loop
+
+    @property
+    def path(self) -> tuple[int, ...]:
+        """The numbers of this step and all that enclose it, outermost first."""
+        return self.mark.path
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes saved in this step; an array saved twice in it counts once."""
+        return _unique_bytes(self.nodes)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __repr__(self) -> str:
+        return f"<step {self.mark}: {len(self)} nodes, {self.nbytes} bytes>"
+
+
+def _runs(nodes: Iterable[Node], depth: int) -> list[Step]:
+    """Group nodes into contiguous steps of the loops at this nesting depth."""
+    steps: list[Step] = []
+    for node in nodes:
+        mark = node.step
+        excess = len(mark.path) - depth - 1 if mark else -1
+        if mark is None or excess < 0:
+            continue
+        for _ in range(excess):
+            mark = mark.parent
+            assert mark is not None
+        if not steps or steps[-1].mark is not mark:
+            steps.append(Step(mark))
+        steps[-1].nodes.append(node)
+    return steps
+
+
+class Tape:
+    """The unrolled graph behind one or more results: nodes in execution order.
+
+    Iterate over it, index it, print it, or ask for its steps.
+
+    Args:
+        results: Tensors that require a gradient.
+
+    Raises:
+        GradientError: A result has no tape, because nothing it was computed from asks for one.
+
+    >>> x = tgr.tensor([1.0, 2.0], requires_grad=True)
+    >>> print(tgr.Tape((x * x).sum()))
+    step  node  operation  inputs  shape      saved
+    ----  ----  ---------  ------  -------  -------
+             0  leaf               (2,)           -
+             1  multiply   0 0     (2,)         8 B
+             2  sum        1       ()             0
+    3 nodes, 0 steps, 8 B saved
+    """
+
+    def __init__(self, *results: Value) -> None:
+        edges = [r.edge for r in results if r.edge is not None]
+        if not edges:
+            raise GradientError(
+                "Tape: nothing was recorded behind this result. A tape begins at a tensor made "
+                "with requires_grad=True, or at a Parameter, and needs to be outside no_grad()"
+            )
+        order = execution_order(edges)
+        self.leaves: list[Leaf] = [n for n in order if isinstance(n, Leaf)]
+        self.nodes: list[Node] = [n for n in order if isinstance(n, Node)]
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __getitem__(self, index: int) -> Node:
+        return self.nodes[index]
+
+    @property
+    def steps(self) -> list[Step]:
+        """The time steps in execution order; what was recorded outside of steps is in none."""
+        return _runs(self.nodes, 0)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept for the gradient; an array saved by several nodes counts once."""
+        return _unique_bytes(self.nodes)
+
+    def __repr__(self) -> str:
+        return f"<tape: {len(self)} nodes, {len(self.steps)} steps, {_human(self.nbytes)} saved>"
+
+    def __str__(self) -> str:
+        rows: list[tuple[str, ...]] = [("step", "node", "operation", "inputs", "shape", "saved")]
+        number: dict[Node | Leaf, int] = {}
+        for node in sorted([*self.leaves, *self.nodes], key=_by_index):
+            number[node] = len(number)
+            if isinstance(node, Leaf):
+                rows.append(("", str(number[node]), node.name or "leaf", "", str(node.shape), "-"))
+                continue
+            inputs = " ".join("-" if e is None else _label(e, number) for e in node.inputs)
+            saved = "freed" if node.saved is None else _human(node.nbytes)
+            step = "" if node.step is None else repr(node.step)
+            rows.append((step, str(number[node]), node.name, inputs, str(node.shape), saved))
+        widths = [max(len(row[i]) for row in rows) for i in range(6)]
+        rows.insert(1, tuple("-" * w for w in widths))
+        lines = [
+            f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:<{widths[2]}}  "
+            f"{d:<{widths[3]}}  {e:<{widths[4]}}  {f:>{widths[5]}}"
+            for a, b, c, d, e, f in rows
+        ]
+        total = _human(self.nbytes)
+        lines.append(f"{len(number)} nodes, {len(self.steps)} steps, {total} saved")
+        return "\n".join(lines)
+
+
+def _label(edge: Edge, number: dict[Node | Leaf, int]) -> str:
+    slot = f"[{edge.slot}]" if isinstance(edge, Output) else ""
+    return f"{number[origin(edge)]}{slot}"
+
+
+def _unique_bytes(nodes: Iterable[Node]) -> int:
+    return sum(nbytes(a) for a in {id(a): a for n in nodes for a in n.saved_arrays()}.values())
+
+
+def _human(n: float) -> str:
+    if n < 1000:
+        return f"{n:.0f} B" if n else "0"
+    for unit in ("kB", "MB", "GB"):
+        n /= 1000
+        if n < 1000:
+            break
+    return f"{n:.1f} {unit}"
