@@ -23,7 +23,7 @@ from tinygradrnn.backend import (
 )
 from tinygradrnn.creation import arange, eye, full, linspace, ones, zeros
 from tinygradrnn.errors import TinygradrnnError
-from tinygradrnn.op import Op, composite, op, registry
+from tinygradrnn.op import Op, registry
 from tinygradrnn.ops.compare import (
     all,
     any,

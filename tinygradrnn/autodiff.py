@@ -9,7 +9,7 @@ from typing import Any, cast
 from tinygradrnn import op as engine
 from tinygradrnn.backend import Array, Backend
 from tinygradrnn.errors import DeviceError, DtypeError, GradientError, ShapeError
-from tinygradrnn.op import describe, recorded, registry
+from tinygradrnn.op import Share, describe, recorded, registry
 from tinygradrnn.tape import (
     Edge,
     Leaf,
@@ -18,6 +18,7 @@ from tinygradrnn.tape import (
     Value,
     enable_grad,
     execution_order,
+    nbytes,
     no_grad,
     origin,
     recording,
@@ -46,71 +47,43 @@ def backpropagate(
         create_graph: Run the rules on Tensors, so that the walk itself is recorded.
     """
     order = execution_order(edge for edge, _ in seeds)
-    targets: set[Edge] = {n for n in order if type(n) is Leaf} if wanted is None else set(wanted)
-    useful = None if wanted is None else _leading_to(targets, order)
-    cotangents: dict[Node | Leaf, Any] = {}
-    owned: set[Edge] = set()
+    leaves: set[Edge] = {n for n in order if type(n) is Leaf}
+    targets = leaves if wanted is None else set(wanted)
+    useful = None if targets >= leaves else _leading_to(targets, order)
+    cotangents = Cotangents(in_place=not create_graph)
+    held, gathered = cotangents.held, cotangents.gathered
     found: dict[Edge, Any] = {}
-    previous_step = recording.step
-
-    def add(edge: Edge, share: Any, xp: Any) -> None:
-        """Add a share to the cotangent at `edge`, after bringing it to that place's shape."""
-        if type(edge) is Output:
-            node, slot = edge
-            shape, dtype = node.shape[slot], node.dtype[slot]
-            slots = cotangents.setdefault(node, [None] * len(node.shape))
-            held = slots[slot]
-        else:
-            node = edge
-            shape, dtype = node.shape, node.dtype
-            slots = slot = None
-            held = cotangents.get(node)
-        if share.shape != shape:
-            share = unbroadcast(xp, share, shape)
-        if share.dtype != dtype:
-            share = xp.astype(share, dtype)
-        if held is not None:
-            if edge in owned and not create_graph:
-                held += share  # the third share and all that follow go into one buffer
-                share = held
-            else:
-                share = held + share
-                owned.add(edge)
-        if slots is None:
-            cotangents[cast("Node | Leaf", node)] = share
-        else:
-            slots[slot] = share
-
     with ExitStack() as stack:
         stack.enter_context(enable_grad() if create_graph else no_grad())
-        for backend in {edge_backend(edge) for edge, _ in seeds}:
+        for backend in {origin(edge).backend for edge, _ in seeds}:
             stack.enter_context(backend.quiet())
-        stack.callback(setattr, recording, "step", previous_step)
+        stack.callback(setattr, recording, "step", recording.step)
         for edge, seed in seeds:
-            add(edge, seed, recorded if create_graph else _namespace(edge_backend(edge)))
+            xp = recorded if create_graph else engine.namespace(origin(edge).backend)
+            cotangents.add(edge, seed, xp)
         for node in reversed(order):
-            g = cotangents.pop(node, None)
+            if node in gathered:
+                cotangents.work_off(node)
+            g = held.pop(node, None)
             if g is None:
                 continue
             if node in targets:
                 found[node] = g
-            if type(node) is Leaf or (useful is not None and node not in useful):
+            if type(node) is not Node:
                 continue
-            node = cast("Node", node)
             recipe = node.recipe
-            if node.saved is None:
+            saved = node.saved
+            if saved is None:
                 raise GradientError(
                     f"backward: the tape behind {recipe.op.name} was already freed by an earlier "
                     "backward. Pass retain_graph=True to that earlier call, compute the result "
                     "again, or cut a carried state's history with .detach()"
                 )
+            xp = node.backend.namespace
             if create_graph:
                 xp = recorded
                 saved = recipe.lift(node)
                 recording.step = node.step
-            else:
-                xp = node.backend.namespace
-                saved = node.saved
             if type(g) is list:
                 slots = cast("list[Any]", g)
                 for slot, cotangent in enumerate(slots):
@@ -118,46 +91,131 @@ def backpropagate(
                         found[Output(node, slot)] = cotangent
                 g = _complete(slots, node, create_graph)
             inputs = node.inputs
-            for position, rule in recipe.rules:
-                share = rule(xp, g, saved)
-                if position is not None:
-                    edge = inputs[position]
+            for way in recipe.rules:
+                position, rule, rowwise, contracts, _ = way
+                if position is None:
+                    shares = rule(xp, g, saved)
+                    for edge, share in zip(inputs, shares, strict=True):
+                        if edge is not None:
+                            cotangents.add(edge, share, xp)
+                    continue
+                edge = inputs[position]
+                if useful is not None and origin(edge) not in useful:
+                    continue
+                if not create_graph and type(edge) is not Output:
+                    if rowwise or contracts:
+                        rows, size = len(g.shape), len(edge.shape)
+                        if (rowwise and size < rows) or (contracts and size == 2 <= rows):
+                            cotangents.gather(edge, way, g, saved, xp)
+                            continue
+                    share = rule(xp, g, saved)
+                    # By far the most frequent case of `add`, written out for speed.
                     if (
-                        edge not in cotangents
-                        and type(edge) is not Output
+                        edge not in held
                         and share.shape == edge.shape
                         and share.dtype is edge.dtype
                     ):
-                        cotangents[edge] = share  # by far the most frequent case of add
-                    else:
-                        add(edge, share, xp)
-                    continue
-                for edge, one in zip(inputs, share, strict=True):
-                    if edge is not None:
-                        add(edge, one, xp)
+                        held[edge] = share
+                        continue
+                else:
+                    share = rule(xp, g, saved)
+                cotangents.add(edge, share, xp)
             if not retain:
                 node.saved = None
     return found
 
 
-def edge_backend(edge: Edge) -> Backend:
-    """The backend of a place on the tape."""
-    return origin(edge).backend
+class Cotangents:
+    """What has been added up so far at each place on the tape.
 
+    A place that is used at many steps and has no batch axis (a weight, a bias) gets its shares in
+    bulk: a rule that treats each row by itself gives, for the rows of many steps put end to end, the
+    sum over those steps at once. One product of long matrices is faster than many of short ones.
 
-def _namespace(backend: Backend) -> Any:
-    return engine.namespace(backend)
+    Args:
+        in_place: Add into buffers that belong to the walk; False if the shares are Tensors.
+    """
+
+    BULK = 1 << 24
+    """Bytes of cotangents to gather for one place before they are worked off."""
+
+    def __init__(self, *, in_place: bool) -> None:
+        self.held: dict[Node | Leaf, Any] = {}  # a list, one entry a slot, for several outputs
+        self._in_place = in_place
+        self._owned: set[Edge] = set()
+        self.gathered: dict[Node | Leaf, list[tuple[Share, Any, Sequence[Any], Any]]] = {}
+        self._room: dict[Node | Leaf, int] = {}
+        self._joined: dict[tuple[int, ...], tuple[list[Any], Any]] = {}
+
+    def add(self, edge: Edge, share: Any, xp: Any) -> None:
+        """Add a share, after bringing it to the shape and type of its place."""
+        if share.shape != edge.shape:
+            share = unbroadcast(xp, share, edge.shape)
+        if share.dtype != edge.dtype:
+            share = xp.astype(share, edge.dtype)
+        if type(edge) is Output:
+            slots = self.held.setdefault(edge.node, [None] * len(edge.node.shape))
+            slots[edge.slot] = self._sum(edge, slots[edge.slot], share)
+        else:
+            self.held[edge] = self._sum(edge, self.held.get(edge), share)
+
+    def _sum(self, edge: Edge, held: Any, share: Any) -> Any:
+        if held is None:
+            return share  # may be shared with others, so it is never written to
+        if edge in self._owned:
+            held += share
+            return held
+        if self._in_place:
+            self._owned.add(edge)
+        return held + share
+
+    def gather(self, node: Node | Leaf, way: Share, g: Any, saved: Sequence[Any], xp: Any) -> None:
+        """Put off a share of a place without rows, to compute it together with others like it."""
+        waiting = self.gathered.get(node)
+        if waiting is None:
+            waiting = self.gathered[node] = []
+            self._room[node] = max(self.BULK // (nbytes(g) or 1), 1)
+        waiting.append((way, g, saved, xp))
+        if len(waiting) >= self._room[node]:
+            self.work_off(node)
+
+    def work_off(self, node: Node | Leaf) -> None:
+        """Compute the shares of `node` that were put off."""
+        alike: dict[Any, list[tuple[Any, Sequence[Any]]]] = {}
+        for way, g, saved, xp in self.gathered.pop(node):
+            needed = [saved[i] for i in way.needs]
+            kinds = [(v.shape,) if hasattr(v, "shape") else v for v in needed]
+            alike.setdefault((way, g.shape, xp, *kinds), []).append((g, saved))
+        for (way, shape, xp, *_), calls in alike.items():
+            g, saved = calls[0]
+            columns = [i for i in way.needs if hasattr(saved[i], "shape")]
+            shapes = [saved[i].shape for i in columns]
+            if len(calls) > 1 and all(len(s) == len(shape) and s[0] == shape[0] for s in shapes):
+                g = self._end_to_end([g for g, _ in calls], xp)
+                merged = list(saved)
+                for i in columns:
+                    merged[i] = self._end_to_end([saved[i] for _, saved in calls], xp)
+                calls = [(g, merged)]
+            for g, saved in calls:
+                self.add(node, way.rule(xp, g, saved), xp)
+
+    def _end_to_end(self, arrays: list[Any], xp: Any) -> Any:
+        """The rows of all arrays. Weights that share a product's input or output share this work."""
+        key = tuple(map(id, arrays))
+        known = self._joined.get(key)
+        if known is None:
+            known = self._joined[key] = (arrays, xp.concat(arrays, axis=0))  # arrays: keep the ids
+        return known[1]
 
 
 def _leading_to(targets: set[Edge], order: list[Node | Leaf]) -> set[Node | Leaf]:
-    """The nodes that something wanted lies behind; the others need no rule run."""
-    useful: set[Node | Leaf] = set()
+    """The nodes that something wanted lies behind, itself included; no other needs to be reached."""
+    useful = {origin(edge) for edge in targets}
     for node in order:
-        if type(node) is Node and any(
-            edge is not None and (edge in targets or origin(edge) in useful)
-            for edge in node.inputs
-        ):
-            useful.add(node)
+        for edge in node.inputs:
+            if (edge.node if type(edge) is Output else edge) in useful:
+                useful.add(node)
+                break
     return useful
 
 

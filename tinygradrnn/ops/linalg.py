@@ -11,7 +11,7 @@ from tinygradrnn.op import composite, op
 from tinygradrnn.ops.reduce import axes_of
 
 
-@op(promotes=True)
+@op(promotes=True, contracts="x2")
 def matmul(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The matrix product ``x1 @ x2``, in all of the array standard's broadcasting forms.
 
@@ -59,7 +59,7 @@ def outer_sum(xp: Any, a: Any, b: Any) -> Any:
 matmul.vjp(x1=_matmul_x1, x2=_matmul_x2)
 
 
-@op(promotes=True)
+@op(promotes=True, contracts="weight", rowwise=True)
 def linear(xp: Any, x: Any, weight: Any, bias: Any = None, /) -> Any:
     """``x @ weight.T + bias`` over the last axis, with PyTorch's ``(out, in)`` weight.
 

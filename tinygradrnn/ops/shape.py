@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -171,19 +172,24 @@ def split(xp: Any, x: Any, /, sections: int | Sequence[int], axis: int = 0) -> A
     >>> [part.shape for part in tgr.split(tgr.zeros((2, 5)), [1, 4], axis=-1)]
     [(2, 1), (2, 4)]
     """
-    (a,) = axes_of(axis, len(x.shape))
-    size = x.shape[a]
+    parts = sections if isinstance(sections, int) else tuple(sections)
+    return [x[key] for key in _parts(parts, axis, tuple(x.shape))]
+
+
+@lru_cache
+def _parts(sections: int | tuple[int, ...], axis: int, shape: tuple[int, ...]) -> list[Any]:
+    """The indices of the parts of an axis: the same at every step, so worked out once."""
+    (a,) = axes_of(axis, len(shape))
+    size = shape[a]
     if isinstance(sections, int):
         if sections < 1 or size % sections:
-            raise ShapeError(f"axis {axis} of size {size} cannot be split into {sections} equal parts")
-        sizes = [size // sections] * sections
-    else:
-        sizes = list(sections)
-        if sum(sizes) != size or min(sizes, default=0) < 0:
-            raise ShapeError(f"axis {axis} of size {size} cannot be split into sizes {sizes}")
-    ends = list(accumulate(sizes))
+            raise ShapeError(f"axis {axis} of size {size} cannot be split in {sections} equal parts")
+        sections = (size // sections,) * sections
+    if sum(sections) != size or min(sections, default=0) < 0:
+        raise ShapeError(f"axis {axis} of size {size} cannot be split into sizes {sections}")
     before = (slice(None),) * a
-    return tuple(x[(*before, slice(e - n, e), ...)] for n, e in zip(sizes, ends, strict=True))
+    ends = accumulate(sections)
+    return [(*before, slice(end - n, end), ...) for n, end in zip(sections, ends, strict=True)]
 
 
 split.vjp(x=lambda xp, g, axis: xp.concat(list(g), axis=axis))
