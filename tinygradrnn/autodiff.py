@@ -51,7 +51,7 @@ def backpropagate(
     targets = leaves if wanted is None else set(wanted)
     useful = None if targets >= leaves else _leading_to(targets, order)
     cotangents = Cotangents(in_place=not create_graph)
-    held, gathered = cotangents.held, cotangents.gathered
+    held, owned, gathered = cotangents.held, cotangents.owned, cotangents.gathered
     found: dict[Edge, Any] = {}
     with ExitStack() as stack:
         stack.enter_context(enable_grad() if create_graph else no_grad())
@@ -59,14 +59,18 @@ def backpropagate(
             stack.enter_context(backend.quiet())
         stack.callback(setattr, recording, "step", recording.step)
         for edge, seed in seeds:
-            xp = recorded if create_graph else engine.namespace(origin(edge).backend)
-            cotangents.add(edge, seed, xp)
+            cotangents.add(edge, seed)
         for node in reversed(order):
+            xp = recorded if create_graph else node.backend.namespace
             if node in gathered:
                 cotangents.work_off(node)
             g = held.pop(node, None)
             if g is None:
-                continue
+                g = cotangents.take_many(node, xp)
+                if g is None:
+                    continue
+            elif g.shape != node.shape or g.dtype is not node.dtype:
+                g = fit(xp, g, node)
             if node in targets:
                 found[node] = g
             if type(node) is not Node:
@@ -79,47 +83,36 @@ def backpropagate(
                     "backward. Pass retain_graph=True to that earlier call, compute the result "
                     "again, or cut a carried state's history with .detach()"
                 )
-            xp = node.backend.namespace
             if create_graph:
-                xp = recorded
                 saved = recipe.lift(node)
                 recording.step = node.step
-            if type(g) is list:
-                slots = cast("list[Any]", g)
-                for slot, cotangent in enumerate(slots):
-                    if Output(node, slot) in targets:
-                        found[Output(node, slot)] = cotangent
-                g = _complete(slots, node, create_graph)
+            if recipe.op.many:
+                if wanted is not None:
+                    found.update((Output(node, i), x) for i, x in enumerate(g) if (node, i) in targets)
+                if any(x is None for x in g):
+                    g = _complete(g, node, create_graph)
             inputs = node.inputs
             for way in recipe.rules:
-                position, rule, rowwise, contracts, _ = way
+                position, rule, contracts, _ = way
                 if position is None:
-                    shares = rule(xp, g, saved)
-                    for edge, share in zip(inputs, shares, strict=True):
+                    for edge, share in zip(inputs, rule(xp, g, saved), strict=True):
                         if edge is not None:
-                            cotangents.add(edge, share, xp)
+                            cotangents.add(edge, share)
                     continue
                 edge = inputs[position]
                 if useful is not None and origin(edge) not in useful:
                     continue
-                if not create_graph and type(edge) is not Output:
-                    if rowwise or contracts:
-                        rows, size = len(g.shape), len(edge.shape)
-                        if (rowwise and size < rows) or (contracts and size == 2 <= rows):
-                            cotangents.gather(edge, way, g, saved, xp)
-                            continue
-                    share = rule(xp, g, saved)
-                    # By far the most frequent case of `add`, written out for speed.
-                    if (
-                        edge not in held
-                        and share.shape == edge.shape
-                        and share.dtype is edge.dtype
-                    ):
-                        held[edge] = share
-                        continue
+                if contracts and not create_graph and cotangents.gather(edge, way, g, saved, xp):
+                    continue
+                share = rule(xp, g, saved)
+                old = held.get(edge)
+                if old is None:
+                    held[edge] = share
+                elif edge in owned and old.shape == share.shape:
+                    old += share
+                    held[edge] = old
                 else:
-                    share = rule(xp, g, saved)
-                cotangents.add(edge, share, xp)
+                    cotangents.add(edge, share)
             if not retain:
                 node.saved = None
     return found
@@ -128,76 +121,84 @@ def backpropagate(
 class Cotangents:
     """What has been added up so far at each place on the tape.
 
-    A place that is used at many steps and has no batch axis (a weight, a bias) gets its shares in
-    bulk: a rule that treats each row by itself gives, for the rows of many steps put end to end, the
-    sum over those steps at once. One product of long matrices is faster than many of short ones.
+    Two things are put off until a place is reached, because they cost more than the rest of a small
+    step. A share that is larger than its place (of a bias that was broadcast over the batch) is
+    summed to the place's shape once, not at every step. And the shares of a weight in products of
+    many steps are computed as one product of long matrices, their rows put end to end.
 
     Args:
         in_place: Add into buffers that belong to the walk; False if the shares are Tensors.
     """
 
     BULK = 1 << 24
-    """Bytes of cotangents to gather for one place before they are worked off."""
+    """Bytes of cotangents to gather for one place before their products are worked off."""
 
     def __init__(self, *, in_place: bool) -> None:
-        self.held: dict[Node | Leaf, Any] = {}  # a list, one entry a slot, for several outputs
+        self.held: dict[Edge, Any] = {}
         self._in_place = in_place
-        self._owned: set[Edge] = set()
-        self.gathered: dict[Node | Leaf, list[tuple[Share, Any, Sequence[Any], Any]]] = {}
-        self._room: dict[Node | Leaf, int] = {}
+        self.owned: set[Edge] = set()
+        self.gathered: dict[Edge, list[tuple[Share, Any, Sequence[Any], Any]]] = {}
+        self._room: dict[Edge, int] = {}
         self._joined: dict[tuple[int, ...], tuple[list[Any], Any]] = {}
 
-    def add(self, edge: Edge, share: Any, xp: Any) -> None:
-        """Add a share, after bringing it to the shape and type of its place."""
-        if share.shape != edge.shape:
-            share = unbroadcast(xp, share, edge.shape)
-        if share.dtype != edge.dtype:
-            share = xp.astype(share, edge.dtype)
-        if type(edge) is Output:
-            slots = self.held.setdefault(edge.node, [None] * len(edge.node.shape))
-            slots[edge.slot] = self._sum(edge, slots[edge.slot], share)
-        else:
-            self.held[edge] = self._sum(edge, self.held.get(edge), share)
+    def take_many(self, node: Node | Leaf, xp: Any) -> list[Any] | None:
+        """The complete cotangents of a node with several outputs; None if nothing was added."""
+        if type(node) is not Node or not node.recipe.op.many:
+            return None
+        pop = self.held.pop
+        found = [pop((node, i), None) for i in range(len(node.shape))]  # an Output is such a pair
+        if all(g is None for g in found):
+            return None
+        for i, (g, shape, dtype) in enumerate(zip(found, node.shape, node.dtype, strict=True)):
+            if g is not None and (g.shape != shape or g.dtype is not dtype):
+                found[i] = fit(xp, g, Output(node, i))
+        return found
 
-    def _sum(self, edge: Edge, held: Any, share: Any) -> Any:
-        if held is None:
-            return share  # may be shared with others, so it is never written to
-        if edge in self._owned:
-            held += share
-            return held
-        if self._in_place:
-            self._owned.add(edge)
-        return held + share
+    def add(self, edge: Edge, share: Any) -> None:
+        """Add a share to what its place holds."""
+        held = self.held.get(edge)
+        if held is not None:
+            if share.shape != held.shape or share.dtype != held.dtype:
+                xp = origin(edge).backend.namespace if self._in_place else recorded
+                held, share = fit(xp, held, edge), fit(xp, share, edge)
+                self.owned.discard(edge)
+            if edge in self.owned:
+                held += share  # the third share and all that follow go into one buffer
+                share = held
+            else:
+                share = held + share  # the first may be shared with others: never written to
+                if self._in_place:
+                    self.owned.add(edge)
+        self.held[edge] = share
 
-    def gather(self, node: Node | Leaf, way: Share, g: Any, saved: Sequence[Any], xp: Any) -> None:
-        """Put off a share of a place without rows, to compute it together with others like it."""
-        waiting = self.gathered.get(node)
+    def gather(self, edge: Edge, way: Share, g: Any, saved: Sequence[Any], xp: Any) -> bool:
+        """Put off a weight's share; False if it is none: a matrix, and no batch of them."""
+        if type(edge) is Output or len(edge.shape) != 2 or len(g.shape) < 2:
+            return False
+        waiting = self.gathered.get(edge)
         if waiting is None:
-            waiting = self.gathered[node] = []
-            self._room[node] = max(self.BULK // (nbytes(g) or 1), 1)
+            waiting = self.gathered[edge] = []
+            self._room[edge] = self.BULK // (nbytes(g) or 1)
         waiting.append((way, g, saved, xp))
-        if len(waiting) >= self._room[node]:
-            self.work_off(node)
+        if len(waiting) > self._room[edge]:
+            self.work_off(edge)
+        return True
 
-    def work_off(self, node: Node | Leaf) -> None:
+    def work_off(self, node: Edge) -> None:
         """Compute the shares of `node` that were put off."""
         alike: dict[Any, list[tuple[Any, Sequence[Any]]]] = {}
         for way, g, saved, xp in self.gathered.pop(node):
-            needed = [saved[i] for i in way.needs]
-            kinds = [(v.shape,) if hasattr(v, "shape") else v for v in needed]
-            alike.setdefault((way, g.shape, xp, *kinds), []).append((g, saved))
-        for (way, shape, xp, *_), calls in alike.items():
+            shapes = [getattr(saved[i], "shape", None) for i in way.needs]
+            alike.setdefault((way, xp, g.shape, *shapes), []).append((g, saved))
+        for (way, xp, *_), calls in alike.items():
             g, saved = calls[0]
-            columns = [i for i in way.needs if hasattr(saved[i], "shape")]
-            shapes = [saved[i].shape for i in columns]
-            if len(calls) > 1 and all(len(s) == len(shape) and s[0] == shape[0] for s in shapes):
+            if len(calls) > 1:
+                saved = list(saved)
+                for i in way.needs:
+                    if hasattr(saved[i], "shape"):
+                        saved[i] = self._end_to_end([saved[i] for _, saved in calls], xp)
                 g = self._end_to_end([g for g, _ in calls], xp)
-                merged = list(saved)
-                for i in columns:
-                    merged[i] = self._end_to_end([saved[i] for _, saved in calls], xp)
-                calls = [(g, merged)]
-            for g, saved in calls:
-                self.add(node, way.rule(xp, g, saved), xp)
+            self.add(node, way.rule(xp, g, saved))
 
     def _end_to_end(self, arrays: list[Any], xp: Any) -> Any:
         """The rows of all arrays. Weights that share a product's input or output share this work."""
@@ -230,6 +231,13 @@ def _complete(slots: list[Any], node: Node, create_graph: bool) -> tuple[Any, ..
         return engine.tensor_type(array, node.backend) if create_graph else array
 
     return tuple(zeros(i) if s is None else s for i, s in enumerate(slots))
+
+
+def fit(xp: Any, share: Any, edge: Edge) -> Any:
+    """A share in the shape and type of its place."""
+    if share.shape != edge.shape:
+        share = unbroadcast(xp, share, edge.shape)
+    return share if share.dtype == edge.dtype else xp.astype(share, edge.dtype)
 
 
 def unbroadcast(xp: Any, share: Any, shape: tuple[int, ...]) -> Any:

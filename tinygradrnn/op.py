@@ -136,13 +136,12 @@ class Share(NamedTuple):
     Attributes:
         position: The input; None if the rule gives a share for every input at once.
         rule: Called with ``xp``, the cotangent and what the node saved.
-        rowwise, contracts: Whether shares of many steps may be computed at once (see :class:`Op`).
+        contracts: Whether the shares of many steps may be computed at once (see :class:`Op`).
         needs: Where in what the node saved the rule looks.
     """
 
     position: int | None
     rule: Callable[[Any, Any, Sequence[Any]], Any]
-    rowwise: bool
     contracts: bool
     needs: tuple[int, ...]
 
@@ -178,7 +177,6 @@ class Recipe:
             Share(
                 position,
                 _caller(rule, self.layout),
-                op.rowwise and position is not None,
                 position is not None and names[position] == op.contracts,
                 tuple(self.layout.index(name) for name in _needs(rule)),
             )
@@ -248,9 +246,8 @@ class Op(_Callable[P, R]):
         promotes: Whether its arrays must be numbers of one kind (arithmetic).
         casts: Whether its result may be of a kind that has no gradient (``astype``).
         moves: Whether its result is on another backend, named by ``target`` (``transfer``).
-        rowwise: Whether every row along the first axis is computed by itself. The shares of an input
-            that has no such axis (a bias) may then be computed for many steps at once.
-        contracts: The matrix argument whose rule sums over all rows (a weight): the same.
+        contracts: The matrix argument (a weight) whose rule sums over all rows of the others, so
+            that its share for the rows of many steps put end to end is the sum of their shares.
     """
 
     def __init__(
@@ -263,13 +260,12 @@ class Op(_Callable[P, R]):
         promotes: bool = False,
         casts: bool = False,
         moves: bool = False,
-        rowwise: bool = False,
         contracts: str = "",
     ) -> None:
         super().__init__(forward)
         self.differentiable, self.variadic, self.many = differentiable, variadic, many
         self.promotes, self.casts, self.moves = promotes, casts, moves
-        self.rowwise, self.contracts = rowwise, contracts
+        self.contracts = contracts
         self.rules: dict[str, Rule] = {}
         self.together: Rule | None = None
         self._recipes: dict[int, Recipe] = {}  # by the bits of the inputs that need a gradient

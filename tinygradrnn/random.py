@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 from tinygradrnn.backend import Array, Backend
@@ -29,6 +30,14 @@ class Generator:
 
         self.backend = backend
         self._host = HostGenerator(PCG64(seed))
+
+    def on(self, backend: Backend) -> Generator:
+        """This very stream, with its arrays put on another backend."""
+        if backend is self.backend:
+            return self
+        other = copy(self)  # shallow: both draw from the same host generator
+        other.backend = backend
+        return other
 
     def _put(self, drawn: Any, dtype: str) -> Array:
         return self.backend.from_host(drawn.astype(dtype))

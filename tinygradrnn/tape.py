@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tinygradrnn.backend import Array, Backend
 from tinygradrnn.errors import GradientError
@@ -218,13 +218,11 @@ class Node:
         return f"<node {self.index}: {self.name} {self.shape}>"
 
 
-class Output:
+class Output(NamedTuple):
     """One of the outputs of a node that has several."""
 
-    __slots__ = ("node", "slot")
-
-    def __init__(self, node: Node, slot: int) -> None:
-        self.node, self.slot = node, slot
+    node: Node
+    slot: int
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -235,12 +233,6 @@ class Output:
     def dtype(self) -> Any:
         """This output's data type."""
         return self.node.dtype[self.slot]
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is Output and (other.node, other.slot) == (self.node, self.slot)
-
-    def __hash__(self) -> int:
-        return hash((self.node, self.slot))
 
 
 Edge = Node | Leaf | Output

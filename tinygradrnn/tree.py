@@ -119,7 +119,7 @@ class Structure:
                 raise StructureError(f"{name}: expected a leaf; found {_describe(tree)}")
             found.append(tree)
             return
-        if kind is not self.kind and not (_is_tuple(kind) and _is_tuple(self.kind)):
+        if kind is not self.kind and not _alike(kind, self.kind):
             raise StructureError(f"{name}: expected {self}; found {_describe(tree)}")
         assert family is not None
         keys = self.keys
@@ -224,8 +224,9 @@ def map(f: Callable[..., Any], tree: Any, *others: Any) -> Any:  # as in ``tree.
     return structure.build(f(*row) for row in zip(leaves, *columns, strict=True))
 
 
-def _is_tuple(kind: type) -> bool:
-    return issubclass(kind, tuple)
+def _alike(a: type, b: type) -> bool:
+    """Whether one is a tuple and the other a named tuple: people write ``(h, c)`` for a state."""
+    return issubclass(a, tuple) and issubclass(b, tuple) and tuple in (a, b)
 
 
 def _words(kind: type, keys: tuple[Any, ...]) -> str:

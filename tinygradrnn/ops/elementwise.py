@@ -11,7 +11,7 @@ from tinygradrnn.op import Namespace, op, resolve_dtype
 # ------------------------------------------------------------------------------------ arithmetic
 
 
-@op(promotes=True, rowwise=True)
+@op(promotes=True)
 def add(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The sum ``x1 + x2``.
 
@@ -24,7 +24,7 @@ def add(xp: Any, x1: Any, x2: Any, /) -> Any:
 add.vjp(x1=lambda xp, g: g, x2=lambda xp, g: g)
 
 
-@op(promotes=True, rowwise=True)
+@op(promotes=True)
 def subtract(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The difference ``x1 - x2``.
 
@@ -37,7 +37,7 @@ def subtract(xp: Any, x1: Any, x2: Any, /) -> Any:
 subtract.vjp(x1=lambda xp, g: g, x2=lambda xp, g: -g)
 
 
-@op(promotes=True, rowwise=True)
+@op(promotes=True)
 def multiply(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The product ``x1 * x2``.
 
@@ -50,7 +50,7 @@ def multiply(xp: Any, x1: Any, x2: Any, /) -> Any:
 multiply.vjp(x1=lambda xp, g, x2: g * x2, x2=lambda xp, g, x1: g * x1)
 
 
-@op(promotes=True, rowwise=True)
+@op(promotes=True)
 def divide(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The quotient ``x1 / x2`` of floating-point numbers.
 
@@ -63,7 +63,7 @@ def divide(xp: Any, x1: Any, x2: Any, /) -> Any:
 divide.vjp(x1=lambda xp, g, x2: g / x2, x2=lambda xp, g, x2, out: -g * out / x2)
 
 
-@op(promotes=True, rowwise=True)
+@op(promotes=True)
 def remainder(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The remainder ``x1 % x2``, with the sign of `x2`; its jumps have no gradient.
 
@@ -76,7 +76,7 @@ def remainder(xp: Any, x1: Any, x2: Any, /) -> Any:
 remainder.vjp(x1=lambda xp, g: g, x2=lambda xp, g, x1, x2: -g * xp.floor(x1 / x2))
 
 
-@op(promotes=True, rowwise=True)
+@op(promotes=True)
 def floor_divide(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The quotient ``x1 // x2`` rounded down; piecewise constant, so its gradient is zero.
 
@@ -115,7 +115,7 @@ def positive(xp: Any, x: Any, /) -> Any:
 positive.vjp(x=lambda xp, g: g)
 
 
-@op(promotes=True, rowwise=True)
+@op(promotes=True)
 def pow(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The power ``x1 ** x2``.
 
@@ -385,7 +385,7 @@ def relu(xp: Any, x: Any, /) -> Any:
 relu.vjp(x=lambda xp, g, out: xp.where(out <= 0, 0.0, g))
 
 
-@op(promotes=True, rowwise=True)
+@op(promotes=True)
 def maximum(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The larger of two elements; at a tie each gets half of the gradient.
 
@@ -395,7 +395,7 @@ def maximum(xp: Any, x1: Any, x2: Any, /) -> Any:
     return xp.maximum(x1, x2)
 
 
-@op(promotes=True, rowwise=True)
+@op(promotes=True)
 def minimum(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The smaller of two elements; at a tie each gets half of the gradient.
 

@@ -59,7 +59,7 @@ def outer_sum(xp: Any, a: Any, b: Any) -> Any:
 matmul.vjp(x1=_matmul_x1, x2=_matmul_x2)
 
 
-@op(promotes=True, contracts="weight", rowwise=True)
+@op(promotes=True, contracts="weight")
 def linear(xp: Any, x: Any, weight: Any, bias: Any = None, /) -> Any:
     """``x @ weight.T + bias`` over the last axis, with PyTorch's ``(out, in)`` weight.
 
