@@ -10,7 +10,7 @@ tensor([2., 4.])
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
 
 from tinygradrnn.autodiff import backward, grad, jacobian, jvp, vjp
 from tinygradrnn.backend import (
@@ -23,7 +23,8 @@ from tinygradrnn.backend import (
 )
 from tinygradrnn.creation import arange, eye, full, linspace, ones, zeros
 from tinygradrnn.errors import TinygradrnnError
-from tinygradrnn.op import Op, registry
+from tinygradrnn.namespace import registry
+from tinygradrnn.op import Op
 from tinygradrnn.ops.compare import (
     all,
     any,
@@ -132,3 +133,139 @@ from tinygradrnn.ops.shape import (
 )
 from tinygradrnn.tape import Leaf, Node, Step, Tape, enable_grad, no_grad, step
 from tinygradrnn.tensor import Tensor, from_dlpack, tensor, transfer
+
+__version__ = "0.1.0"
+
+_LAZY = ("data", "io", "nn", "optim", "testing", "tree")
+
+
+def __getattr__(name: str) -> ModuleType:
+    # Loaded when first asked for, so that ``import tinygradrnn`` stays quick.
+    if name in _LAZY:
+        return importlib.import_module(f"tinygradrnn.{name}")
+    raise AttributeError(f"module 'tinygradrnn' has no attribute {name!r}")
+
+
+__all__ = [
+    "Backend",
+    "BackendInfo",
+    "Leaf",
+    "Node",
+    "Op",
+    "Step",
+    "Tape",
+    "Tensor",
+    "TinygradrnnError",
+    "abs",
+    "add",
+    "add_at",
+    "all",
+    "any",
+    "arange",
+    "argmax",
+    "argmin",
+    "astype",
+    "backends",
+    "backward",
+    "broadcast_to",
+    "ceil",
+    "clip",
+    "concat",
+    "cos",
+    "cross_entropy",
+    "cumulative_sum",
+    "current_backend",
+    "divide",
+    "enable_grad",
+    "equal",
+    "exp",
+    "expand_dims",
+    "expm1",
+    "eye",
+    "flat_positions",
+    "flip",
+    "floor",
+    "floor_divide",
+    "from_dlpack",
+    "full",
+    "gelu",
+    "get_backend",
+    "getitem",
+    "grad",
+    "greater",
+    "greater_equal",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "jacobian",
+    "jvp",
+    "less",
+    "less_equal",
+    "linear",
+    "linear_recurrence",
+    "linspace",
+    "log",
+    "log1p",
+    "log_softmax",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "logsumexp",
+    "matmul",
+    "matrix_transpose",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "moveaxis",
+    "mse",
+    "multiply",
+    "negative",
+    "no_grad",
+    "nonzero",
+    "not_equal",
+    "ones",
+    "ones_like",
+    "permute_dims",
+    "place",
+    "positive",
+    "pow",
+    "prod",
+    "ravel_index",
+    "registry",
+    "relu",
+    "remainder",
+    "reshape",
+    "roll",
+    "round",
+    "sigmoid",
+    "sign",
+    "sin",
+    "softmax",
+    "softplus",
+    "split",
+    "sqrt",
+    "square",
+    "squeeze",
+    "stack",
+    "std",
+    "step",
+    "subtract",
+    "sum",
+    "take",
+    "take_along_axis",
+    "tanh",
+    "tensor",
+    "tensordot",
+    "transfer",
+    "unstack",
+    "use_backend",
+    "var",
+    "vecdot",
+    "vjp",
+    "where",
+    "zeros",
+    "zeros_like",
+]

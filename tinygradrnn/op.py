@@ -16,8 +16,8 @@ and then whatever its own parameter names ask for, and only that is saved on the
 - a name with ``_shape`` or ``_dtype`` added (``x_shape``): just that, not the array.
 
 Rules never un-broadcast: the engine sums a gradient to its input's shape in one place. Given
-``xp = numpy`` a rule computes. Given the namespace of operations on Tensors (:data:`recorded`) the same
-rule is itself recorded, and that is how gradients of gradients come about.
+``xp = numpy`` a rule computes. Given the namespace of operations on Tensors (:data:`~tinygradrnn.namespace.recorded`)
+the same rule is itself recorded, and that is how gradients of gradients come about.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from types import MethodType
 from typing import Any, Concatenate, Generic, NamedTuple, NoReturn, ParamSpec, TypeVar, cast
 
 from tinygradrnn.backend import Array, Backend, current_backend
+from tinygradrnn.convert import Scalar, as_array, describe, kind_of
 from tinygradrnn.errors import (
     DeviceError,
     DtypeError,
@@ -37,19 +38,16 @@ from tinygradrnn.errors import (
     ShapeError,
     TinygradrnnError,
 )
+from tinygradrnn.namespace import namespace, recorded, registry
 from tinygradrnn.tape import Edge, Node, Output, Value, recording
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Rule = Callable[..., Any]
 
-registry: dict[str, Op[..., Any] | Composite[..., Any]] = {}
-"""Every operation by name: the one list from which tests, docs and namespaces are made."""
-
 tensor_type: type[Value] = Value
 """The class of results. tensor.py, which builds on the operations, puts Tensor here."""
 
-Scalar = (int, float)
 _PLAIN = frozenset({int, float, type(None)})
 _NO_PARAMS: dict[str, Any] = {}
 
@@ -341,7 +339,7 @@ class Op(_Callable[P, R]):
         shape = out.shape
         if not shape:  # NumPy makes scalars of 0-d results; a Tensor always holds an array
             out = xp.asarray(out)
-        if not active or (self.casts and _kind(out.dtype) != "f"):
+        if not active or (self.casts and kind_of(out.dtype) != "f"):
             return tensor_type(out, backend)
         if self.variadic:
             active = 1  # its one rule serves every element, and elements without an edge are skipped
@@ -397,9 +395,9 @@ class Op(_Callable[P, R]):
         """Refuse what the array standard leaves undefined: mixing kinds of numbers."""
         for a in arrays:
             if isinstance(a, Scalar) or a is None:
-                if isinstance(a, float) and _kind(dtype) != "f":
+                if isinstance(a, float) and kind_of(dtype) != "f":
                     raise DtypeError("a float beside integers; expected .astype(...) first")
-            elif a.dtype != dtype and _kind(a.dtype) != _kind(dtype):
+            elif a.dtype != dtype and kind_of(a.dtype) != kind_of(dtype):
                 raise DtypeError(f"{a.dtype} beside {dtype}; expected one kind: use .astype(...)")
 
     def _explain(self, error: Exception, operands: Sequence[Any], params: dict[str, Any]) -> NoReturn:
@@ -417,20 +415,6 @@ class Op(_Callable[P, R]):
             if isinstance(error, builtin):
                 raise ours(f"{self.name}: {error} (found {found}{static})") from error
         raise error
-
-
-def _kind(dtype: Any) -> str:
-    name = str(dtype).rpartition(".")[2]
-    return "b" if name == "bool" else "i" if "int" in name else "f"
-
-
-def describe(value: Any) -> str:
-    """A few words on an argument, for error messages."""
-    if isinstance(value, Value):
-        return f"{value.array.dtype} {tuple(value.array.shape)} on {value.backend}"
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"{type(value).__name__} {value.dtype} {tuple(value.shape)}"
-    return repr(value) if isinstance(value, (*Scalar, type(None))) else type(value).__name__
 
 
 def op(
@@ -535,84 +519,6 @@ class Composite(_Callable[P, R]):
 def composite(forward: Callable[Concatenate[Any, P], R]) -> Composite[P, R]:
     """Declare an operation made of others."""
     return Composite(forward)
-
-
-# ----------------------------------------------------------------------------------- namespaces
-
-
-class Namespace:
-    """The array namespace that forward functions and rules see when they compute.
-
-    It is the backend's own, and beyond it this library's operations as plain functions on arrays,
-    so a rule may call ``xp.sigmoid`` or ``xp.softmax`` whether it computes or is recorded.
-    """
-
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-
-    def __getattr__(self, name: str) -> Any:
-        ours = registry.get(name)
-        override = self.backend.overrides.get(name)
-        if override is not None:
-            found = functools.partial(override, self)
-        elif ours is not None and not ours.standard:
-            found = functools.partial(ours.forward, self)
-        else:
-            found = getattr(self.backend.xp, name)
-        setattr(self, name, found)  # the next look-up is a plain attribute
-        return found
-
-
-class Recorded:
-    """The namespace of operations on Tensors: given it, a gradient rule is itself recorded."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name in registry:
-            return registry[name]
-        raise AttributeError(f"{name!r} is no operation on Tensors, so a gradient rule cannot use it")
-
-
-recorded = Recorded()
-
-
-def namespace(backend: Backend) -> Namespace:
-    """The backend's Namespace, made once."""
-    if backend.namespace is None:
-        backend.namespace = Namespace(backend)
-    return backend.namespace
-
-
-def as_array(value: Any, backend: Backend, dtype: Any = None) -> Array:
-    """Copy numbers, nested lists or host arrays to a backend; Python floats become float32."""
-    import numpy
-
-    if backend.is_array(value):
-        copied = backend.xp.asarray(value, copy=True)
-        return copied if dtype is None else backend.xp.astype(copied, resolve_dtype(backend, dtype))
-    try:
-        host = numpy.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise ShapeError(f"tensor: cannot make an array of {describe(value)}: {error}") from None
-    if host.dtype.kind not in "biuf":
-        raise DtypeError(
-            f"tensor: cannot hold {host.dtype} ({describe(value)}); expected numbers or booleans"
-        )
-    if dtype is None and host.dtype == numpy.float64 and not hasattr(value, "dtype"):
-        host = host.astype(numpy.float32)
-    array = backend.from_host(host)
-    return array if dtype is None else backend.xp.astype(array, resolve_dtype(backend, dtype))
-
-
-def resolve_dtype(backend: Backend, dtype: Any) -> Any:
-    """The backend's own object for a dtype given by name, or as any library's dtype."""
-    if isinstance(dtype, type):
-        name = {float: "float32", int: "int64", bool: "bool"}.get(dtype, dtype.__name__)
-    else:
-        name = str(dtype).rpartition(".")[2]
-    found = getattr(backend.xp, "bool" if name in ("bool_", "bool") else name, None)
-    if found is None or "int" not in name and "float" not in name and "bool" not in name:
-        raise DtypeError(f"astype: unknown data type {dtype!r}; expected e.g. 'float32' or 'int64'")
-    return found
 
 
 def as_value(value: Any, backend: Backend | None = None) -> Value:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NoReturn, cast
 
 from tinygradrnn import autodiff
 from tinygradrnn import op as engine
 from tinygradrnn.backend import Array, Backend, current_backend, get_backend
 from tinygradrnn.errors import DeviceError, DtypeError, GradientError, ImmutableError, ShapeError
-from tinygradrnn.op import Namespace, as_array, op, registry, resolve_dtype
+from tinygradrnn.convert import as_array
+from tinygradrnn.namespace import Namespace, recorded
+from tinygradrnn.op import op
 from tinygradrnn.ops import compare, elementwise, indexing, linalg, losses, reduce
 from tinygradrnn.ops import shape as shapes
 from tinygradrnn.tape import Leaf, Value
@@ -295,7 +297,7 @@ class Tensor(Value):
         parts = tuple(k if _is_basic(k) else _index_array(k, self.backend) for k in keys)
         if all(_is_basic(k) for k in parts):
             return indexing.getitem(self, parts)
-        return indexing.index(engine.recorded, self, parts)
+        return indexing.index(recorded, self, parts)
 
     # ------------------------------------------------------------------------- methods
 

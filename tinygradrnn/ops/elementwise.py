@@ -6,7 +6,9 @@ import math
 from typing import Any
 
 from tinygradrnn.errors import DtypeError
-from tinygradrnn.op import Namespace, op, resolve_dtype
+from tinygradrnn.convert import resolve_dtype
+from tinygradrnn.namespace import Namespace
+from tinygradrnn.op import op
 
 # ------------------------------------------------------------------------------------ arithmetic
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinygradrnn.errors import DtypeError, IndexRangeError, ShapeError
-from tinygradrnn.op import Namespace, composite, op
+from tinygradrnn.namespace import Namespace
+from tinygradrnn.op import composite, op
 from tinygradrnn.ops.reduce import axes_of
 
 Key = tuple[Any, ...]

@@ -1,0 +1,256 @@
+"""Back-propagation: the reverse walk over a tape. This file is the engine's backward half."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from tinygradrnn import op as engine
+from tinygradrnn.errors import GradientError, ShapeError
+from tinygradrnn.namespace import recorded
+from tinygradrnn.op import Share
+from tinygradrnn.tape import (
+    Edge,
+    Leaf,
+    Node,
+    Output,
+    Value,
+    enable_grad,
+    execution_order,
+    nbytes,
+    no_grad,
+    origin,
+    recording,
+)
+
+
+def backpropagate(
+    seeds: Sequence[tuple[Edge, Any]],
+    wanted: Iterable[Edge] | None,
+    *,
+    retain: bool,
+    create_graph: bool,
+) -> dict[Edge, Any]:
+    """Walk the tape behind `seeds` from its end and return the cotangent of each wanted place.
+
+    This is the whole of reverse-mode differentiation. Nodes are visited in reverse execution order;
+    by the time one is reached, every use of its output has added its share to the cotangent, and the
+    node's rules turn that into shares for its inputs.
+
+    Args:
+        seeds: Places on the tape with their cotangents: arrays, or Tensors if `create_graph`.
+        wanted: The places whose cotangents to return; None for all leaves.
+        retain: Keep what the nodes saved, for another walk.
+        create_graph: Run the rules on Tensors, so that the walk itself is recorded.
+    """
+    order = execution_order(edge for edge, _ in seeds)
+    leaves: set[Edge] = {n for n in order if type(n) is Leaf}
+    targets = leaves if wanted is None else set(wanted)
+    useful = None if targets >= leaves else _leading_to(targets, order)
+    cotangents = Cotangents(in_place=not create_graph)
+    held, owned, gathered = cotangents.held, cotangents.owned, cotangents.gathered
+    found: dict[Edge, Any] = {}
+    with ExitStack() as stack:
+        stack.enter_context(enable_grad() if create_graph else no_grad())
+        for backend in {origin(edge).backend for edge, _ in seeds}:
+            stack.enter_context(backend.quiet())
+        stack.callback(setattr, recording, "step", recording.step)
+        for edge, seed in seeds:
+            cotangents.add(edge, seed)
+        for node in reversed(order):
+            xp = recorded if create_graph else node.backend.namespace
+            if node in gathered:
+                cotangents.work_off(node)
+            g = held.pop(node, None)
+            if g is None:
+                g = cotangents.take_many(node, xp)
+                if g is None:
+                    continue
+            elif g.shape != node.shape or g.dtype is not node.dtype:
+                g = fit(xp, g, node)
+            if node in targets:
+                found[node] = g
+            if type(node) is not Node:
+                continue
+            recipe = node.recipe
+            saved = node.saved
+            if saved is None:
+                raise GradientError(
+                    f"backward: the tape behind {recipe.op.name} was already freed by an earlier "
+                    "backward. Pass retain_graph=True to that earlier call, compute the result "
+                    "again, or cut a carried state's history with .detach()"
+                )
+            if create_graph:
+                saved = recipe.lift(node)
+                recording.step = node.step
+            if recipe.op.many:
+                if wanted is not None:
+                    found.update((Output(node, i), x) for i, x in enumerate(g) if (node, i) in targets)
+                if any(x is None for x in g):
+                    g = _complete(g, node, create_graph)
+            inputs = node.inputs
+            for way in recipe.rules:
+                position, rule, contracts, _ = way
+                if position is None:
+                    for edge, share in zip(inputs, rule(xp, g, saved), strict=True):
+                        if edge is not None:
+                            cotangents.add(edge, share)
+                    continue
+                edge = inputs[position]
+                if useful is not None and origin(edge) not in useful:
+                    continue
+                if contracts and not create_graph and cotangents.gather(edge, way, g, saved, xp):
+                    continue
+                share = rule(xp, g, saved)
+                old = held.get(edge)
+                if old is None:
+                    held[edge] = share
+                elif edge in owned and old.shape == share.shape:
+                    old += share
+                    held[edge] = old
+                else:
+                    cotangents.add(edge, share)
+            if not retain:
+                node.saved = None
+    return found
+
+
+class Cotangents:
+    """What has been added up so far at each place on the tape.
+
+    Two things are put off until a place is reached, because they cost more than the rest of a small
+    step. A share that is larger than its place (of a bias that was broadcast over the batch) is
+    summed to the place's shape once, not at every step. And the shares of a weight in products of
+    many steps are computed as one product of long matrices, their rows put end to end.
+
+    Args:
+        in_place: Add into buffers that belong to the walk; False if the shares are Tensors.
+    """
+
+    BULK = 1 << 24
+    """Bytes of cotangents to gather for one place before their products are worked off."""
+
+    def __init__(self, *, in_place: bool) -> None:
+        self.held: dict[Edge, Any] = {}
+        self._in_place = in_place
+        self.owned: set[Edge] = set()
+        self.gathered: dict[Edge, list[tuple[Share, Any, Sequence[Any], Any]]] = {}
+        self._room: dict[Edge, int] = {}
+        self._joined: dict[tuple[int, ...], tuple[list[Any], Any]] = {}
+
+    def take_many(self, node: Node | Leaf, xp: Any) -> list[Any] | None:
+        """The complete cotangents of a node with several outputs; None if nothing was added."""
+        if type(node) is not Node or not node.recipe.op.many:
+            return None
+        pop = self.held.pop
+        found = [pop((node, i), None) for i in range(len(node.shape))]  # an Output is such a pair
+        if all(g is None for g in found):
+            return None
+        for i, (g, shape, dtype) in enumerate(zip(found, node.shape, node.dtype, strict=True)):
+            if g is not None and (g.shape != shape or g.dtype is not dtype):
+                found[i] = fit(xp, g, Output(node, i))
+        return found
+
+    def add(self, edge: Edge, share: Any) -> None:
+        """Add a share to what its place holds."""
+        held = self.held.get(edge)
+        if held is not None:
+            if share.shape != held.shape or share.dtype != held.dtype:
+                xp = origin(edge).backend.namespace if self._in_place else recorded
+                held, share = fit(xp, held, edge), fit(xp, share, edge)
+                self.owned.discard(edge)
+            if edge in self.owned:
+                held += share  # the third share and all that follow go into one buffer
+                share = held
+            else:
+                share = held + share  # the first may be shared with others: never written to
+                if self._in_place:
+                    self.owned.add(edge)
+        self.held[edge] = share
+
+    def gather(self, edge: Edge, way: Share, g: Any, saved: Sequence[Any], xp: Any) -> bool:
+        """Put off a weight's share; False if it is none: a matrix, and no batch of them."""
+        if type(edge) is Output or len(edge.shape) != 2 or len(g.shape) < 2:
+            return False
+        waiting = self.gathered.get(edge)
+        if waiting is None:
+            waiting = self.gathered[edge] = []
+            self._room[edge] = self.BULK // (nbytes(g) or 1)
+        waiting.append((way, g, saved, xp))
+        if len(waiting) > self._room[edge]:
+            self.work_off(edge)
+        return True
+
+    def work_off(self, node: Edge) -> None:
+        """Compute the shares of `node` that were put off."""
+        alike: dict[Any, list[tuple[Any, Sequence[Any]]]] = {}
+        for way, g, saved, xp in self.gathered.pop(node):
+            shapes = [getattr(saved[i], "shape", None) for i in way.needs]
+            alike.setdefault((way, xp, g.shape, *shapes), []).append((g, saved))
+        for (way, xp, *_), calls in alike.items():
+            g, saved = calls[0]
+            if len(calls) > 1:
+                saved = list(saved)
+                for i in way.needs:
+                    if hasattr(saved[i], "shape"):
+                        saved[i] = self._end_to_end([saved[i] for _, saved in calls], xp)
+                g = self._end_to_end([g for g, _ in calls], xp)
+            self.add(node, way.rule(xp, g, saved))
+
+    def _end_to_end(self, arrays: list[Any], xp: Any) -> Any:
+        """The rows of all arrays. Weights that share a product's input or output share this work."""
+        key = tuple(map(id, arrays))
+        known = self._joined.get(key)
+        if known is None:
+            known = self._joined[key] = (arrays, xp.concat(arrays, axis=0))  # arrays: keep the ids
+        return known[1]
+
+
+def _leading_to(targets: set[Edge], order: list[Node | Leaf]) -> set[Node | Leaf]:
+    """The nodes that something wanted lies behind, itself included; no other needs to be reached."""
+    useful = {origin(edge) for edge in targets}
+    for node in order:
+        for edge in node.inputs:
+            if (edge.node if type(edge) is Output else edge) in useful:
+                useful.add(node)
+                break
+    return useful
+
+
+def _complete(slots: list[Any], node: Node, create_graph: bool) -> tuple[Any, ...]:
+    """Zeros for the outputs of a node that nothing used."""
+    xp = node.backend.xp
+
+    def zeros(i: int) -> Any:
+        device = next(s for s in slots if s is not None)
+        device = (device.array if isinstance(device, Value) else device).device
+        array = xp.zeros(node.shape[i], dtype=node.dtype[i], device=device)
+        return engine.tensor_type(array, node.backend) if create_graph else array
+
+    return tuple(zeros(i) if s is None else s for i, s in enumerate(slots))
+
+
+def fit(xp: Any, share: Any, edge: Edge) -> Any:
+    """A share in the shape and type of its place."""
+    if share.shape != edge.shape:
+        share = unbroadcast(xp, share, edge.shape)
+    return share if share.dtype == edge.dtype else xp.astype(share, edge.dtype)
+
+
+def unbroadcast(xp: Any, share: Any, shape: tuple[int, ...]) -> Any:
+    """Sum a cotangent over the axes along which its input was broadcast: the one place for it."""
+    extra = len(share.shape) - len(shape)
+    stretched = tuple(
+        axis
+        for axis, size in enumerate(share.shape)
+        if axis < extra or (shape[axis - extra] == 1 and size != 1)
+    )
+    if stretched:
+        share = xp.sum(share, axis=stretched, keepdims=True)
+        share = xp.reshape(share, shape) if extra > 0 else share
+    if tuple(share.shape) != tuple(shape):
+        raise ShapeError(
+            f"a gradient rule returned shape {tuple(share.shape)} for an input of shape {shape}"
+        )
+    return share

@@ -1,0 +1,116 @@
+"""A character-level language model: the probability of each next character, and text drawn from it.
+
+The model of A. Karpathy, "The unreasonable effectiveness of recurrent neural networks" (2015): an
+embedding, a recurrent cell unrolled over time, and a linear read-out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tinygradrnn import nn
+from tinygradrnn.backend import current_backend
+from tinygradrnn.data import REPLACEMENT, Vocabulary
+from tinygradrnn.errors import DataError
+from tinygradrnn.ops.losses import cross_entropy
+from tinygradrnn.random import Generator
+from tinygradrnn.scan import scan
+from tinygradrnn.tape import no_grad
+from tinygradrnn.tensor import Tensor, tensor
+
+CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}
+
+
+class CharModel(nn.Module):
+    """Predicts the next character of a text from all before it.
+
+    Args:
+        characters: The number of characters known.
+        cell: ``"lstm"``, ``"gru"`` or ``"rnn"``.
+        embedding_size, hidden_size: Features of a character, and of the cell's state.
+        rng: Where the first weights are drawn from.
+
+    >>> model = CharModel(5, "gru", 4, 8, current_backend().rng(0))
+    >>> logits, state = model(tgr.tensor([[0], [3]]))
+    >>> logits.shape
+    (2, 1, 5)
+    """
+
+    def __init__(
+        self, characters: int, cell: str, embedding_size: int, hidden_size: int, rng: Generator
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(characters, embedding_size, rng=rng)
+        self.cell = CELLS[cell](embedding_size, hidden_size, rng=rng)
+        self.readout = nn.Linear(hidden_size, characters, rng=rng)
+
+    def forward(self, ids: Any, state: Any = None) -> tuple[Tensor, Any]:
+        """Map characters ``(time, batch)`` to logits ``(time, batch, characters)`` and a state."""
+        if state is None:
+            state = self.cell.initial_state(ids.shape[1])
+        outputs, state = scan(self.cell, self.embedding(ids), state)
+        return self.readout(outputs), state
+
+    def bits(self, ids: Any, targets: Any, state: Any = None) -> tuple[Tensor, Any]:
+        """The mean surprise at `targets`, in bits per character, and the last state."""
+        logits, state = self(ids, state)
+        return cross_entropy(logits, targets) * (1 / math.log(2)), state
+
+
+def write(
+    model: CharModel,
+    vocabulary: Vocabulary,
+    rng: Generator,
+    *,
+    prompt: str = "",
+    length: int = 300,
+    temperature: float = 1.0,
+) -> Iterator[str]:
+    """Draw text from the model, one character after the other.
+
+    Args:
+        model: The model, trained or not.
+        vocabulary: The characters it knows.
+        rng: Where the draws come from.
+        prompt: The beginning; it is not repeated. Without one the text begins a new line.
+        length: How many characters to draw.
+        temperature: Below 1 bolder, above 1 wilder; 0 always takes the most probable.
+
+    Raises:
+        DataError: The prompt has unknown characters, or a number makes no sense.
+    """
+    if length < 0 or not (0 <= temperature < math.inf):
+        raise DataError(
+            f"length {length} and temperature {temperature}; expected a length of 0 or more "
+            "and a finite temperature of 0 or more"
+        )
+    start = prompt or ("\n" if "\n" in vocabulary.characters else vocabulary.characters[0])
+    return _draw(model, vocabulary, vocabulary.encode(start), rng, length, temperature)
+
+
+def _draw(
+    model: CharModel,
+    vocabulary: Vocabulary,
+    ids: Any,
+    rng: Generator,
+    length: int,
+    temperature: float,
+) -> Iterator[str]:
+    unwritable = vocabulary.characters.find(REPLACEMENT)
+    state: Any = None
+    for _ in range(length):
+        with no_grad():
+            logits, state = model(tensor(ids.reshape(-1, 1), backend=rng.backend), state)
+            scores = logits[-1, 0].numpy().astype(np.float64)
+        if unwritable >= 0 and len(vocabulary) > 1:
+            scores[unwritable] = -np.inf
+        if temperature == 0:
+            chosen = int(scores.argmax())
+        else:
+            chosen = rng.choice(np.exp((scores - scores.max()) / temperature))
+        ids = np.asarray([chosen])
+        yield vocabulary.characters[chosen]

@@ -1,0 +1,59 @@
+"""What comes in from outside: numbers, nested lists, host arrays and data types, made the backend's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinygradrnn.backend import Array, Backend
+from tinygradrnn.errors import DtypeError, ShapeError
+from tinygradrnn.tape import Value
+
+Scalar = (int, float)
+
+
+def as_array(value: Any, backend: Backend, dtype: Any = None) -> Array:
+    """Copy numbers, nested lists or host arrays to a backend; Python floats become float32."""
+    import numpy
+
+    if backend.is_array(value):
+        copied = backend.xp.asarray(value, copy=True)
+        return copied if dtype is None else backend.xp.astype(copied, resolve_dtype(backend, dtype))
+    try:
+        host = numpy.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise ShapeError(f"tensor: cannot make an array of {describe(value)}: {error}") from None
+    if host.dtype.kind not in "biuf":
+        raise DtypeError(
+            f"tensor: cannot hold {host.dtype} ({describe(value)}); expected numbers or booleans"
+        )
+    if dtype is None and host.dtype == numpy.float64 and not hasattr(value, "dtype"):
+        host = host.astype(numpy.float32)
+    array = backend.from_host(host)
+    return array if dtype is None else backend.xp.astype(array, resolve_dtype(backend, dtype))
+
+
+def resolve_dtype(backend: Backend, dtype: Any) -> Any:
+    """The backend's own object for a dtype given by name, or as any library's dtype."""
+    if isinstance(dtype, type):
+        name = {float: "float32", int: "int64", bool: "bool"}.get(dtype, dtype.__name__)
+    else:
+        name = str(dtype).rpartition(".")[2]
+    found = getattr(backend.xp, "bool" if name in ("bool_", "bool") else name, None)
+    if found is None or "int" not in name and "float" not in name and "bool" not in name:
+        raise DtypeError(f"astype: unknown data type {dtype!r}; expected e.g. 'float32' or 'int64'")
+    return found
+
+
+def kind_of(dtype: Any) -> str:
+    """One letter for the kind of a data type: boolean, integer or floating-point."""
+    name = str(dtype).rpartition(".")[2]
+    return "b" if name == "bool" else "i" if "int" in name else "f"
+
+
+def describe(value: Any) -> str:
+    """A few words on an argument, for error messages."""
+    if isinstance(value, Value):
+        return f"{value.array.dtype} {tuple(value.array.shape)} on {value.backend}"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{type(value).__name__} {value.dtype} {tuple(value.shape)}"
+    return repr(value) if isinstance(value, (*Scalar, type(None))) else type(value).__name__
