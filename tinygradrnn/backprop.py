@@ -47,7 +47,8 @@ def backpropagate(
     order = execution_order(edge for edge, _ in seeds)
     leaves: set[Edge] = {n for n in order if type(n) is Leaf}
     targets = leaves if wanted is None else set(wanted)
-    useful = None if targets >= leaves else _leading_to(targets, order)
+    ends = {origin(edge) for edge in targets}
+    useful = None if targets >= leaves else _leading_to(ends, order)
     cotangents = Cotangents(in_place=not create_graph)
     held, owned, gathered = cotangents.held, cotangents.owned, cotangents.gathered
     found: dict[Edge, Any] = {}
@@ -71,7 +72,9 @@ def backpropagate(
                 g = fit(xp, g, node)
             if node in targets:
                 found[node] = g
-            if type(node) is not Node:
+            elif type(g) is list:
+                found.update((Output(node, i), x) for i, x in enumerate(g) if (node, i) in targets)
+            if type(node) is not Node or (useful is not None and node not in useful):
                 continue
             recipe = node.recipe
             saved = node.saved
@@ -84,11 +87,8 @@ def backpropagate(
             if create_graph:
                 saved = recipe.lift(node)
                 recording.step = node.step
-            if recipe.op.many:
-                if wanted is not None:
-                    found.update((Output(node, i), x) for i, x in enumerate(g) if (node, i) in targets)
-                if any(x is None for x in g):
-                    g = _complete(g, node, create_graph)
+            if type(g) is list and any(x is None for x in g):
+                g = _complete(g, node, create_graph)
             inputs = node.inputs
             for way in recipe.rules:
                 position, rule, contracts, _ = way
@@ -98,7 +98,7 @@ def backpropagate(
                             cotangents.add(edge, share)
                     continue
                 edge = inputs[position]
-                if useful is not None and origin(edge) not in useful:
+                if useful is not None and origin(edge) not in useful and origin(edge) not in ends:
                     continue
                 if contracts and not create_graph and cotangents.gather(edge, way, g, saved, xp):
                     continue
@@ -207,12 +207,13 @@ class Cotangents:
         return known[1]
 
 
-def _leading_to(targets: set[Edge], order: list[Node | Leaf]) -> set[Node | Leaf]:
-    """The nodes that something wanted lies behind, itself included; no other needs to be reached."""
-    useful = {origin(edge) for edge in targets}
+def _leading_to(ends: set[Node | Leaf], order: list[Node | Leaf]) -> set[Node | Leaf]:
+    """The nodes with something wanted behind them: no other node's rules need to run."""
+    useful: set[Node | Leaf] = set()
     for node in order:
         for edge in node.inputs:
-            if (edge.node if type(edge) is Output else edge) in useful:
+            parent = edge.node if type(edge) is Output else edge
+            if parent in ends or parent in useful:
                 useful.add(node)
                 break
     return useful
