@@ -131,6 +131,7 @@ from tinygradrnn.ops.shape import (
     stack,
     unstack,
 )
+from tinygradrnn.scan import scan  # the function, on purpose: see the room of that name
 from tinygradrnn.tape import Leaf, Node, Step, Tape, enable_grad, no_grad, step
 from tinygradrnn.tensor import Tensor, from_dlpack, tensor, transfer
 
@@ -240,6 +241,7 @@ __all__ = [
     "reshape",
     "roll",
     "round",
+    "scan",
     "sigmoid",
     "sign",
     "sin",

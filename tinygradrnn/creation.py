@@ -63,7 +63,7 @@ def arange(
     """Evenly spaced numbers from `start` up to but without `stop`; integers if all are.
 
     >>> tgr.arange(3)
-    tensor([0, 1, 2], dtype=int64)
+    tensor([0, 1, 2])
     """
     import numpy
 

@@ -205,8 +205,8 @@ class Node:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays saved for the gradient."""
-        return sum(nbytes(a) for a in self.saved_arrays())
+        """Bytes of the arrays saved for the gradient; one saved twice counts once."""
+        return _unique_bytes([self])
 
     def saved_arrays(self) -> Iterator[Array]:
         """The arrays among what was saved."""
@@ -368,11 +368,11 @@ class Tape:
 
     >>> x = tgr.tensor([1.0, 2.0], requires_grad=True)
     >>> print(tgr.Tape((x * x).sum()))
-    step  node  operation  inputs  shape      saved
-    ----  ----  ---------  ------  -------  -------
-             0  leaf               (2,)           -
-             1  multiply   0 0     (2,)         8 B
-             2  sum        1       ()             0
+    step  node  operation  inputs  shape  saved
+    ----  ----  ---------  ------  -----  -----
+             0  leaf               (2,)       -
+             1  multiply   0 0     (2,)     8 B
+             2  sum        1       ()         0
     3 nodes, 0 steps, 8 B saved
     """
 

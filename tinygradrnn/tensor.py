@@ -173,12 +173,15 @@ class Tensor(Value):
         return iter(shapes.unstack(self))
 
     def __repr__(self) -> str:
-        text = repr(self.numpy()).replace("array(", "tensor(").replace("\n ", "\n  ")
-        if text.startswith("tensor("):
-            text = text.replace(", dtype=float32)", ")")
-        extra = "" if self.backend.device == "cpu" else f", backend='{self.backend}'"
-        extra += ", requires_grad=True" if self.requires_grad else ""
-        return text[:-1] + extra + ")"
+        import numpy
+
+        text = numpy.array2string(self.numpy(), separator=", ", prefix="tensor(")
+        extra = "" if all(self.shape) else f", shape={self.shape}"
+        if (kind := str(self.dtype).rpartition(".")[2]) not in ("float32", "int64", "bool"):
+            extra += f", dtype={kind}"
+        if self.backend.device != "cpu":
+            extra += f", backend='{self.backend}'"
+        return f"tensor({text}{extra}{', requires_grad=True' if self.requires_grad else ''})"
 
     def __hash__(self) -> int:
         return id(self)

@@ -10,28 +10,70 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 
 class StructureError(ValueError):
     """Two nestings that differ; the message names the place."""
 
 
+Kind = type[Any]
+Keys = tuple[Any, ...]
+_kind_of = cast("Callable[[Any], Kind]", type)
+
+
 class _Family(NamedTuple):
     """How one kind of container is taken apart and put together."""
 
-    keys: Callable[[Any], tuple[Any, ...]]
+    keys: Callable[[Any], Keys]
     get: Callable[[Any, Any], Any]
-    build: Callable[[type, tuple[Any, ...], Iterable[Any]], Any]
-    suffix: Callable[[Any], str]
+    build: Callable[[Kind, Keys, list[Any]], Any]
+    suffix: Callable[[Any], str]  # of a path
+
+
+def _no_keys(tree: None) -> Keys:
+    return ()
+
+
+def _positions(tree: Sequence[Any]) -> Keys:
+    return tuple(range(len(tree)))
+
+
+def _fields(tree: Any) -> Keys:
+    return tree._fields
+
+
+def _dataclass_fields(tree: Any) -> Keys:
+    return tuple(field.name for field in dataclasses.fields(tree))
 
 
 def _item(tree: Any, key: Any) -> Any:
     return tree[key]
 
 
-def _positions(tree: Sequence[Any]) -> tuple[int, ...]:
-    return tuple(range(len(tree)))
+def _build_none(kind: Kind, keys: Keys, children: list[Any]) -> None:
+    return None
+
+
+def _build_sequence(kind: Kind, keys: Keys, children: list[Any]) -> Any:
+    return kind(children)
+
+
+def _build_named(kind: Kind, keys: Keys, children: list[Any]) -> Any:
+    return kind(*children)
+
+
+def _build_mapping(kind: Kind, keys: Keys, children: list[Any]) -> Any:
+    return kind(zip(keys, children, strict=True))
+
+
+def _build_dataclass(kind: Kind, keys: Keys, children: list[Any]) -> Any:
+    # Without __init__: what is put in may be of another type than the class foresees (a mask, a
+    # gradient), and fields that __init__ does not take have to come back, too.
+    made: Any = object.__new__(kind)
+    for key, child in zip(keys, children, strict=True):
+        object.__setattr__(made, key, child)
+    return made
 
 
 def _bracket(key: Any) -> str:
@@ -42,34 +84,20 @@ def _dot(key: str) -> str:
     return f".{key}"
 
 
-def _field_names(tree: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(tree))
-
-
-def _build_dataclass(kind: type, keys: tuple[str, ...], children: Iterable[Any]) -> Any:
-    # Without __init__: what is put in may be of another type than the class foresees (a mask, a
-    # gradient), and fields that __init__ does not take have to come back, too.
-    made = object.__new__(kind)
-    for key, child in zip(keys, children, strict=True):
-        object.__setattr__(made, key, child)
-    return made
-
-
-_NONE = _Family(lambda _: (), _item, lambda *_: None, _bracket)
-_SEQUENCE = _Family(_positions, _item, lambda kind, _, children: kind(children), _bracket)
-_NAMED = _Family(lambda tree: tree._fields, getattr, lambda kind, _, c: kind(*c), _dot)
-_MAPPING = _Family(tuple, _item, lambda kind, keys, c: kind(zip(keys, c, strict=True)), _bracket)
-_DATACLASS = _Family(_field_names, getattr, _build_dataclass, _dot)
+_NONE = _Family(_no_keys, _item, _build_none, _bracket)
+_SEQUENCE = _Family(_positions, _item, _build_sequence, _bracket)
+_NAMED = _Family(_fields, getattr, _build_named, _dot)
+_MAPPING = _Family(tuple, _item, _build_mapping, _bracket)
+_DATACLASS = _Family(_dataclass_fields, getattr, _build_dataclass, _dot)
 
 
 @lru_cache(maxsize=1024)  # asked for every value at every step of a scan
-def _family(kind: type) -> _Family | None:
+def _family(kind: Kind) -> _Family | None:
     if kind is type(None):
         return _NONE
-    if issubclass(kind, tuple):
-        return _NAMED if hasattr(kind, "_fields") else _SEQUENCE
-    if issubclass(kind, list):
-        return _SEQUENCE
+    named = hasattr(kind, "_fields")
+    if issubclass(kind, (tuple, list)):
+        return _NAMED if named else _SEQUENCE
     if issubclass(kind, dict):
         return _MAPPING
     return _DATACLASS if dataclasses.is_dataclass(kind) else None
@@ -85,8 +113,8 @@ class Structure:
         children: The structure at each key.
     """
 
-    kind: type | None = None
-    keys: tuple[Any, ...] = ()
+    kind: Kind | None = None
+    keys: Keys = ()
     children: tuple[Structure, ...] = ()
 
     def leaves(self, tree: Any, name: str = "tree") -> list[Any]:
@@ -112,7 +140,7 @@ class Structure:
         return found
 
     def _gather(self, tree: Any, name: str, found: list[Any]) -> None:
-        kind = type(tree)
+        kind = _kind_of(tree)
         family = _family(kind)
         if self.kind is None:
             if family is not None:
@@ -131,33 +159,32 @@ class Structure:
                 raise StructureError(f"{name}: expected {self}; found {_describe(tree)}")
         for key, child in zip(theirs, self.children, strict=True):
             value = family.get(tree, key)
-            if child is LEAF and _family(type(value)) is None:
+            if child is LEAF and _family(_kind_of(value)) is None:
                 found.append(value)  # the most frequent case, without making the path
             else:
                 child._gather(value, name + family.suffix(key), found)
 
-    def build(self, leaves: Iterable[Any]) -> Any:
+    def unflatten(self, leaves: Iterable[Any]) -> Any:
         """The nesting of this structure that holds `leaves`.
 
         Raises:
             StructureError: There are more or fewer leaves than places.
 
         >>> leaves, structure = flatten(([1, 2], {"a": 3}))
-        >>> structure.build(leaf * 10 for leaf in leaves)
+        >>> structure.unflatten(leaf * 10 for leaf in leaves)
         ([10, 20], {'a': 30})
         """
         given = list(leaves)
-        remaining = iter(given)
         if len(given) != self.size:
             raise StructureError(f"{len(given)} leaves for a structure of {self.size}")
-        return self._build(remaining)
+        return self._unflatten(iter(given))
 
-    def _build(self, leaves: Iterator[Any]) -> Any:
+    def _unflatten(self, leaves: Iterator[Any]) -> Any:
         if self.kind is None:
             return next(leaves)
         family = _family(self.kind)
         assert family is not None
-        return family.build(self.kind, self.keys, [c._build(leaves) for c in self.children])
+        return family.build(self.kind, self.keys, [c._unflatten(leaves) for c in self.children])
 
     def paths(self, name: str = "tree") -> list[str]:
         """The path of every leaf, for messages.
@@ -193,7 +220,7 @@ def flatten(tree: Any) -> tuple[list[Any], Structure]:
     >>> leaves, structure = flatten({"h": (1, 2), "c": None})
     >>> leaves
     [1, 2]
-    >>> structure.build([3, 4])
+    >>> structure.unflatten([3, 4])
     {'h': (3, 4), 'c': None}
     """
     leaves: list[Any] = []
@@ -201,13 +228,13 @@ def flatten(tree: Any) -> tuple[list[Any], Structure]:
 
 
 def _structure(tree: Any, leaves: list[Any]) -> Structure:
-    family = _family(type(tree))
+    family = _family(_kind_of(tree))
     if family is None:
         leaves.append(tree)
         return LEAF
     keys = family.keys(tree)
     children = tuple([_structure(family.get(tree, key), leaves) for key in keys])
-    return Structure(type(tree), keys, children)
+    return Structure(_kind_of(tree), keys, children)
 
 
 def map(f: Callable[..., Any], tree: Any, *others: Any) -> Any:  # as in ``tree.map``
@@ -221,15 +248,15 @@ def map(f: Callable[..., Any], tree: Any, *others: Any) -> Any:  # as in ``tree.
     """
     leaves, structure = flatten(tree)
     columns = [structure.leaves(other) for other in others]
-    return structure.build(f(*row) for row in zip(leaves, *columns, strict=True))
+    return structure.unflatten(f(*row) for row in zip(leaves, *columns, strict=True))
 
 
-def _alike(a: type, b: type) -> bool:
+def _alike(a: Kind, b: Kind) -> bool:
     """Whether one is a tuple and the other a named tuple: people write ``(h, c)`` for a state."""
     return issubclass(a, tuple) and issubclass(b, tuple) and tuple in (a, b)
 
 
-def _words(kind: type, keys: tuple[Any, ...]) -> str:
+def _words(kind: Kind, keys: Keys) -> str:
     if kind is type(None):
         return "None"
     family = _family(kind)
@@ -239,5 +266,5 @@ def _words(kind: type, keys: tuple[Any, ...]) -> str:
 
 
 def _describe(tree: Any) -> str:
-    family = _family(type(tree))
-    return type(tree).__name__ if family is None else _words(type(tree), family.keys(tree))
+    family = _family(_kind_of(tree))
+    return _kind_of(tree).__name__ if family is None else _words(_kind_of(tree), family.keys(tree))

@@ -164,7 +164,7 @@ def argmax(xp: Any, x: Any, /, axis: int | None = None, keepdims: bool = False) 
     """The index of the largest element, the first at a tie.
 
     >>> tgr.argmax(tgr.tensor([1.0, 3.0, 2.0]))
-    tensor(1, dtype=int64)
+    tensor(1)
     """
     return xp.argmax(x, axis=axis, keepdims=keepdims)
 
@@ -174,7 +174,7 @@ def argmin(xp: Any, x: Any, /, axis: int | None = None, keepdims: bool = False) 
     """The index of the smallest element, the first at a tie.
 
     >>> tgr.argmin(tgr.tensor([1.0, 3.0, 2.0]))
-    tensor(0, dtype=int64)
+    tensor(0)
     """
     return xp.argmin(x, axis=axis, keepdims=keepdims)
 

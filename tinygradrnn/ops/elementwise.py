@@ -155,8 +155,8 @@ pow.vjp(x1=_pow_base, x2=_pow_exponent)
 def exp(xp: Any, x: Any, /) -> Any:
     """The exponential function.
 
-    >>> tgr.exp(tgr.tensor([0.0, 1.0]))
-    tensor([1.       , 2.7182817])
+    >>> tgr.exp(tgr.tensor([0.0]))
+    tensor([1.])
     """
     return xp.exp(x)
 
@@ -475,7 +475,7 @@ def astype(xp: Namespace, x: Any, /, dtype: Any) -> Any:
     The gradient comes back in the type of `x`; a copy as integers or booleans has none.
 
     >>> tgr.astype(tgr.tensor([1.5]), "int64")
-    tensor([1], dtype=int64)
+    tensor([1])
     """
     return xp.backend.xp.astype(x, resolve_dtype(xp.backend, dtype))
 

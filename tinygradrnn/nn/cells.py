@@ -1,0 +1,256 @@
+"""Cells: one step of a recurrent network, as a function ``(x, state) -> (output, state)``.
+
+:func:`tinygradrnn.scan` runs a cell over time. Parameters are named, shaped, ordered and initialised
+as in PyTorch, so weights move between the two; what differs is the call. PyTorch's cells return the
+new state alone, ``h`` or ``(h, c)``; ours return ``(output, state)``, as every cell does whatever its
+state is made of. The output of the cells here is the hidden state `h`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+from tinygradrnn.creation import zeros
+from tinygradrnn.errors import ShapeError
+from tinygradrnn.nn import init
+from tinygradrnn.nn.layers import check_sizes
+from tinygradrnn.nn.module import Module
+from tinygradrnn.nn.parameter import Parameter
+from tinygradrnn.ops.elementwise import relu, sigmoid, tanh
+from tinygradrnn.ops.linalg import linear
+from tinygradrnn.ops.shape import split
+from tinygradrnn.random import Generator
+from tinygradrnn.tensor import Tensor
+
+
+class Cell(Module):
+    """One step of a recurrent network: derive from it to write your own.
+
+    The state is any nesting of tuples, named tuples, lists, dicts and dataclasses of Tensors. Its
+    structure, shapes and dtypes must not change from step to step.
+
+    >>> class Elman(tgr.nn.Cell):
+    ...     def __init__(self, input_size, hidden_size):
+    ...         self.input = tgr.nn.Linear(input_size, hidden_size)
+    ...         self.hidden = tgr.nn.Linear(hidden_size, hidden_size, bias=False)
+    ...     def initial_state(self, batch_size):
+    ...         return tgr.zeros((batch_size, self.hidden.weight.shape[0]))
+    ...     def forward(self, x, h):
+    ...         h = tgr.tanh(self.input(x) + self.hidden(h))
+    ...         return h, h
+    >>> outputs, h = tgr.scan(Elman(3, 4), tgr.ones((10, 2, 3)))
+    >>> outputs.shape, h.shape
+    ((10, 2, 4), (2, 4))
+    """
+
+    def initial_state(self, batch_size: int) -> Any:
+        """The state before the first step."""
+        raise NotImplementedError(
+            f"{type(self).__name__} defines no initial_state; define it, or give scan a state"
+        )
+
+    def forward(self, x: Any, state: Any) -> tuple[Any, Any]:
+        """The output and the next state."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+
+class GatedCell(Cell):
+    """What PyTorch's three cells share: two weights and two biases over `gates` stacked parts.
+
+    Shapes: x ``(batch, input_size)``, or with more leading axes or none, which h must have too.
+    """
+
+    gates: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        rng: Generator | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        check_sizes(type(self).__name__, input_size=input_size, hidden_size=hidden_size)
+        self.input_size, self.hidden_size = input_size, hidden_size
+        rows, rng = self.gates * hidden_size, init.generator(rng)
+
+        def draw(*shape: int) -> Parameter:
+            return Parameter(init.fan_in_uniform(shape, hidden_size, rng=rng, dtype=dtype))
+
+        self.weight_ih = draw(rows, input_size)
+        self.weight_hh = draw(rows, hidden_size)
+        self.bias_ih = draw(rows) if bias else None
+        self.bias_hh = draw(rows) if bias else None
+
+    def initial_state(self, batch_size: int) -> Any:
+        """Zeros, on the parameters' backend and of their dtype."""
+        shape = (batch_size, self.hidden_size)
+        return zeros(shape, self.weight_hh.dtype, backend=self.weight_hh.backend)
+
+    def projections(self, x: Any, h: Any) -> tuple[Tensor, Tensor]:
+        """``x @ weight_ih.T + bias_ih`` and ``h @ weight_hh.T + bias_hh``.
+
+        Raises:
+            ShapeError: `x` or `h` has another last size than the cell, or they do not go together.
+        """
+        if h.shape[-1:] != (self.hidden_size,) or h.shape[:-1] != x.shape[:-1]:
+            raise ShapeError(
+                f"{type(self).__name__}: x has shape {tuple(x.shape)}, the state's h "
+                f"{tuple(h.shape)}; expected (..., {self.input_size}) and (..., {self.hidden_size})"
+            )
+        from_x = linear(x, self.weight_ih, self.bias_ih)
+        return from_x, linear(h, self.weight_hh, self.bias_hh)
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        bias = "" if self.bias_ih is not None else ", bias=False"
+        return f"{self.input_size}, {self.hidden_size}{bias}"
+
+
+class RNNCell(GatedCell):
+    """The plain recurrent cell (Elman 1990): ``h' = tanh(W_ih x + b_ih + W_hh h + b_hh)``.
+
+    Shapes: x ``(batch, input_size)``, state and output h ``(batch, hidden_size)``, weight_ih
+    ``(hidden_size, input_size)``, weight_hh ``(hidden_size, hidden_size)``.
+
+    Args:
+        input_size, hidden_size: The sizes of x and h.
+        bias: Whether there are biases.
+        nonlinearity: ``"tanh"`` or ``"relu"``.
+        rng: Where the initial values are drawn from: uniform within 1/sqrt(hidden_size).
+        dtype: The parameters' dtype.
+
+    Raises:
+        ShapeError: A size or `nonlinearity` makes no sense; shapes of x and h do not fit.
+
+    >>> cell = tgr.nn.RNNCell(3, 4)
+    >>> output, h = cell(tgr.ones((2, 3)), cell.initial_state(2))
+    >>> output.shape
+    (2, 4)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        *,
+        rng: Generator | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        if nonlinearity not in ("tanh", "relu"):
+            raise ShapeError(f"RNNCell: nonlinearity={nonlinearity!r}; expected 'tanh' or 'relu'")
+        super().__init__(input_size, hidden_size, bias, rng=rng, dtype=dtype)
+        self.nonlinearity = nonlinearity
+
+    def forward(self, x: Any, state: Any) -> tuple[Tensor, Tensor]:
+        """The new h, as output and as state."""
+        from_x, from_h = self.projections(x, state)
+        h = (tanh if self.nonlinearity == "tanh" else relu)(from_x + from_h)
+        return h, h
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        relu = "" if self.nonlinearity == "tanh" else ", nonlinearity='relu'"
+        return super().extra_repr() + relu
+
+
+class GRUCell(GatedCell):
+    """The gated recurrent unit (Cho et al. 2014), with the reset gate after the product.
+
+    ::
+
+        r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)
+        z = sigmoid(W_iz x + b_iz + W_hz h + b_hz)
+        n = tanh(W_in x + b_in + r * (W_hn h + b_hn))
+        h' = (1 - z) * n + z * h
+
+    Cho's own equations reset h before the product, ``W_hn (r * h)``; PyTorch and cuDNN, and so this
+    cell, after it, which is why ``b_in`` and ``b_hn`` are two biases.
+
+    Shapes: x ``(batch, input_size)``, state and output h ``(batch, hidden_size)``, weight_ih
+    ``(3*hidden_size, input_size)``, weight_hh ``(3*hidden_size, hidden_size)``; gates r, z, n.
+
+    Args:
+        input_size, hidden_size: The sizes of x and h.
+        bias: Whether there are biases.
+        rng: Where the initial values are drawn from: uniform within 1/sqrt(hidden_size).
+        dtype: The parameters' dtype.
+
+    Raises:
+        ShapeError: A size makes no sense; shapes of x and h do not fit.
+
+    >>> cell = tgr.nn.GRUCell(3, 4)
+    >>> output, h = cell(tgr.ones((2, 3)), cell.initial_state(2))
+    >>> output.shape
+    (2, 4)
+    """
+
+    gates = 3
+
+    def forward(self, x: Any, state: Any) -> tuple[Tensor, Tensor]:
+        """The new h, as output and as state."""
+        from_x, from_h = self.projections(x, state)
+        parts = (2 * self.hidden_size, self.hidden_size)  # both gates take one sigmoid
+        gates_x, new_x = split(from_x, parts, axis=-1)
+        gates_h, new_h = split(from_h, parts, axis=-1)
+        r, z = split(sigmoid(gates_x + gates_h), 2, axis=-1)
+        n = tanh(new_x + r * new_h)
+        h = n + z * (state - n)
+        return h, h
+
+
+class LSTMState(NamedTuple):
+    """What an LSTM carries from step to step: the hidden state h and the cell state c."""
+
+    h: Any
+    c: Any
+
+
+class LSTMCell(GatedCell):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000).
+
+    ::
+
+        i, f, o = sigmoid(W_i x + b_i + U_i h + c_i), and so f and o
+        g = tanh(W_g x + b_g + U_g h + c_g)
+        c' = f * c + i * g
+        h' = o * tanh(c')
+
+    Shapes: x ``(batch, input_size)``, the state ``(h, c)`` and the output h ``(batch,
+    hidden_size)``, weight_ih ``(4*hidden_size, input_size)``, weight_hh ``(4*hidden_size,
+    hidden_size)``; gates i, f, g, o. A plain tuple may be given for the state; an
+    :class:`LSTMState` is returned.
+
+    Args:
+        input_size, hidden_size: The sizes of x and h.
+        bias: Whether there are biases.
+        rng: Where the initial values are drawn from: uniform within 1/sqrt(hidden_size).
+        dtype: The parameters' dtype.
+
+    Raises:
+        ShapeError: A size makes no sense; shapes of x and h do not fit.
+
+    >>> cell = tgr.nn.LSTMCell(3, 4)
+    >>> output, (h, c) = cell(tgr.ones((2, 3)), cell.initial_state(2))
+    >>> output.shape, c.shape
+    ((2, 4), (2, 4))
+    """
+
+    gates = 4
+
+    def initial_state(self, batch_size: int) -> LSTMState:
+        """Zeros, on the parameters' backend and of their dtype."""
+        h = super().initial_state(batch_size)
+        return LSTMState(h, h)  # tensors are immutable, so one may stand for both
+
+    def forward(self, x: Any, state: Any) -> tuple[Tensor, LSTMState]:
+        """The new h, and the new state ``(h, c)``."""
+        h, c = state
+        from_x, from_h = self.projections(x, h)
+        i, f, g, o = split(from_x + from_h, 4, axis=-1)
+        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h = sigmoid(o) * tanh(c)
+        return h, LSTMState(h, c)
