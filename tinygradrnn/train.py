@@ -88,13 +88,19 @@ class Settings:
 class Corpus:
     """A text, its characters as numbers, and its division in training and validation parts."""
 
-    def __init__(self, settings: Settings, vocabulary: data.Vocabulary | None = None) -> None:
+    def __init__(self, settings: Settings, meta: dict[str, Any] | None = None) -> None:
         whole = data.read_text(settings.text) if settings.text else data.standard_library_text()
         single = bool(settings.text) and Path(settings.text).is_file()
         self.fingerprint = data.fingerprint(whole)
+        if meta and meta.get("text") != self.fingerprint:
+            raise DataError(
+                "the text is not the one this run was trained on; give it with --text, "
+                "or start a new run with another --out"
+            )
         # A single text is one story, of which the end is held out; a collection is held out in parts.
         train, valid = data.split(whole, blocks=1 if single else 10)
-        self.vocabulary = vocabulary or data.Vocabulary.of(whole)
+        known = meta and data.Vocabulary.from_json(meta.get("vocabulary"))
+        self.vocabulary = known or data.Vocabulary.of(whole)
         self.train = self.vocabulary.encode(train, replace=True)
         self.valid = self.vocabulary.encode(valid, replace=True)
         self.chunks = data.Chunks(self.train, settings.batch_size, settings.chunk)
@@ -117,10 +123,9 @@ class Run:
 
     def __init__(self, settings: Settings, checkpoint: tuple[Any, Any] | None = None) -> None:
         arrays, meta = checkpoint or ({}, {})
-        known = data.Vocabulary.from_json(meta.get("vocabulary")) if checkpoint else None
         self.settings = settings
         self.backend = current_backend()
-        self.corpus = Corpus(settings, known)
+        self.corpus = Corpus(settings, meta)
         self.model = build(settings, self.corpus.vocabulary)
         self.optimizer = optim.Adam(self.model.parameters(), lr=settings.learning_rate)
         self.state: Any = None
@@ -183,11 +188,6 @@ class Run:
         io.save(folder / CHECKPOINT, arrays, meta)
 
     def _restore(self, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
-        if meta.get("text") != self.corpus.fingerprint:
-            raise DataError(
-                "the text is not the one this run was trained on; give it with --text, "
-                "or start a new run with another --out"
-            )
         step, moments = meta.get("step"), meta.get("optimizer")
         if type(step) is not int or step < 0 or not isinstance(moments, dict):
             raise CheckpointError("the checkpoint's step or optimiser state is missing")
