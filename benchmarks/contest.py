@@ -1,4 +1,4 @@
-"""Time contestants side by side: each in its own process, in turns, with the same number of threads.
+"""Time contestants side by side: each in its own process, in turns, with as many threads.
 
 A benchmark script defines ``make(contestant, size)``, which returns a function to time, and calls
 :func:`main`. The script runs itself once for each contestant; the parent asks them for one
@@ -98,7 +98,10 @@ def main(script: str, contestants: list[str], sizes: list[Size], make: Make) -> 
     for name, medians in table.items():
         cells = (f"{m * 1e3:14.2f} ms {m / f:6.2f} x" for m, f in zip(medians, first, strict=True))
         print(f"{name:{width}}  " + "".join(f"{c:>26}" for c in cells))
-    print(f"medians of {args.rounds} rounds; x: time as a multiple of {names[0]}'s; {THREADS} threads each")
+    print(
+        f"medians of {args.rounds} rounds; x: time as a multiple of {names[0]}'s; "
+        f"{THREADS} threads each"
+    )
     for process in running.values():
         process.terminate()
         process.wait()

@@ -1,9 +1,9 @@
-"""A peephole LSTM written op by op, forward and backward: ours against PyTorch, autograd and MyGrad.
+"""A peephole LSTM op by op, forward and backward: ours, PyTorch, autograd and MyGrad.
 
     pip install -e '.[bench]' && python benchmarks/eager.py
 
-Sizes are (time, batch, input, hidden). Every contestant runs the same operations in float32 and ends
-with the gradients of all weights.
+Sizes are (time, batch, input, hidden). Every contestant runs the same operations in float32 and
+ends with the gradients of all weights.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import contest
 import numpy as np
+
+import contest
 
 SIZES = [(64, 1, 64, 64), (64, 16, 64, 128), (64, 32, 128, 256)]
 
@@ -93,9 +94,7 @@ def autograd(size: contest.Size) -> Callable[[], Any]:
         return 0.5 * anp.tanh(0.5 * x) + 0.5
 
     def loss(p: Any) -> Any:
-        return unroll(
-            p, xs, h, sigmoid, anp.tanh, lambda z: anp.split(z, 4, axis=-1), anp.stack
-        )
+        return unroll(p, xs, h, sigmoid, anp.tanh, lambda z: anp.split(z, 4, axis=-1), anp.stack)
 
     gradient = autograd.grad(loss)
     return lambda: gradient(weights)

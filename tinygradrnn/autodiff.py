@@ -76,7 +76,7 @@ def grad(
 ) -> tuple[Any, ...]:
     """Return the gradients of `outputs` with respect to `inputs`, leaving every ``.grad`` alone.
 
-    Inputs may be any tensors on the tape, so a hidden state's gradient at each step can be asked for.
+    Inputs may be any tensors on the tape: a hidden state's gradient at each step can be asked for.
 
     Args:
         outputs: A Tensor or several; their gradients are summed.
@@ -164,7 +164,7 @@ def _seed(result: Value, gradient: Any, name: str, create_graph: bool) -> Any:
     return gradient if create_graph else gradient.array
 
 
-# ------------------------------------------------------------------------------- derivatives of functions
+# ------------------------------------------------------------------- derivatives of functions
 
 
 def _fresh(primals: Iterable[Any]) -> list[Any]:
@@ -180,7 +180,9 @@ def _fresh(primals: Iterable[Any]) -> list[Any]:
     return made
 
 
-def _pull(outs: list[Any], ins: list[Any], cotangents: list[Any], *, create_graph: bool) -> list[Any]:
+def _pull(
+    outs: list[Any], ins: list[Any], cotangents: list[Any], *, create_graph: bool
+) -> list[Any]:
     """Cotangents of `ins`; zeros where an output does not depend on an input."""
     live = [(y, c) for y, c in zip(outs, cotangents, strict=True) if y.edge is not None]
     gs: Sequence[Any] = [None] * len(ins)
@@ -253,7 +255,9 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     shapes = [tuple(v.array.shape) for v in values]
     if shapes != [tuple(t.array.shape) for t in directions]:
         found = [tuple(t.array.shape) for t in directions]
-        raise ShapeError(f"jvp: the primals have shapes {shapes}, the tangents {found}; expected equal")
+        raise ShapeError(
+            f"jvp: the primals have shapes {shapes}, the tangents {found}; expected equal"
+        )
     with enable_grad():
         ins = _fresh(values)
         y = f(*ins)

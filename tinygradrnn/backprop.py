@@ -35,8 +35,8 @@ def backpropagate(
     """Walk the tape behind `seeds` from its end and return the cotangent of each wanted place.
 
     This is the whole of reverse-mode differentiation. Nodes are visited in reverse execution order;
-    by the time one is reached, every use of its output has added its share to the cotangent, and the
-    node's rules turn that into shares for its inputs.
+    by the time one is reached, every use of its output has added its share to the cotangent, and
+    the node's rules turn that into shares for its inputs.
 
     Args:
         seeds: Places on the tape with their cotangents: arrays, or Tensors if `create_graph`.
@@ -199,7 +199,7 @@ class Cotangents:
             self.add(node, way.rule(xp, g, saved))
 
     def _end_to_end(self, arrays: list[Any], xp: Any) -> Any:
-        """The rows of all arrays. Weights that share a product's input or output share this work."""
+        """The rows of all arrays. Weights of products with a common input or output share this."""
         key = tuple(map(id, arrays))
         known = self._joined.get(key)
         if known is None:

@@ -37,7 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tinygradrnn", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     where = argparse.ArgumentParser(add_help=False)
-    where.add_argument("--backend", help="numpy, cupy, ... (default: $TINYGRADRNN_BACKEND or numpy)")
+    where.add_argument(
+        "--backend", help="numpy, cupy, ... (default: $TINYGRADRNN_BACKEND or numpy)"
+    )
 
     sub = commands.add_parser(
         "train", parents=[where], help="train a character-level language model on a text"
@@ -65,7 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     add("folder", type=Path, metavar="DIR", help="a run's folder")
     add("--prompt", default="", help="the beginning of the text")
     add("--length", type=int, default=500, help="characters to write (default 500)")
-    add("--temperature", type=float, default=0.7, help="0: most probable, 1: as learnt (default 0.7)")
+    add(
+        "--temperature",
+        type=float,
+        default=0.7,
+        help="0: most probable, 1: as learnt (default 0.7)",
+    )
     add("--seed", type=int, help="for the same text again")
     sub.set_defaults(run=_sample)
 

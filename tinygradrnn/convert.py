@@ -1,4 +1,4 @@
-"""What comes in from outside: numbers, nested lists, host arrays and data types, made the backend's own."""
+"""What comes in from outside (numbers, lists, host arrays, data types), made the backend's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors of zeros, ones and ranges, made on the host so that they are the same on every backend."""
+"""Tensors of zeros, ones and ranges, made on the host: the same numbers on every backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry of operations, and the two namespaces made from it that gradient rules are written over."""
+"""The registry of operations, and the two namespaces that gradient rules are written over."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ class Recorded:
     def __getattr__(self, name: str) -> Any:
         if name in registry:
             return registry[name]
-        raise AttributeError(f"{name!r} is no operation on Tensors, so a gradient rule cannot use it")
+        raise AttributeError(
+            f"{name!r} is no operation on Tensors, so a gradient rule cannot use it"
+        )
 
 
 recorded = Recorded()

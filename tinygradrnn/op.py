@@ -1,6 +1,6 @@
-"""Operations: a forward function with its vector-Jacobian product beside it, and how they are recorded.
+"""Operations: a forward function, its gradient rule beside it, and how a call is recorded.
 
-An :class:`Op` is written over an array namespace ``xp`` that follows the Python Array API standard::
+An :class:`Op` is written over an array namespace ``xp`` as in the Python Array API standard::
 
     @op
     def tanh(xp, x, /):
@@ -8,16 +8,18 @@ An :class:`Op` is written over an array namespace ``xp`` that follows the Python
 
     tanh.vjp(x=lambda xp, g, out: g * (1 - out * out))
 
-There is one rule for each array argument. A rule receives ``xp``, the cotangent ``g`` of the output,
-and then whatever its own parameter names ask for, and only that is saved on the tape:
+There is one rule (vector-Jacobian product) for each array argument. A rule receives ``xp``, the
+cotangent ``g`` of the output, and then whatever its own parameter names ask for, and only that is
+saved on the tape:
 
 - an argument's name (``x``): its array, or its value for a static argument such as ``axis``;
 - ``out``: the output; for an operation with several outputs, the tuple of them;
 - a name with ``_shape`` or ``_dtype`` added (``x_shape``): just that, not the array.
 
 Rules never un-broadcast: the engine sums a gradient to its input's shape in one place. Given
-``xp = numpy`` a rule computes. Given the namespace of operations on Tensors (:data:`~tinygradrnn.namespace.recorded`)
-the same rule is itself recorded, and that is how gradients of gradients come about.
+``xp = numpy`` a rule computes. Given the namespace of operations on Tensors
+(:data:`~tinygradrnn.namespace.recorded`) the same rule is itself recorded, and that is how
+gradients of gradients come about.
 """
 
 from __future__ import annotations
@@ -80,13 +82,17 @@ class _Callable(Generic[P, R]):
     def __reduce__(self) -> str:
         return self.name
 
-    def bind(self, args: Sequence[Any], params: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def bind(
+        self, args: Sequence[Any], params: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Sort a call's arguments into arrays and static parameters, with defaults filled in."""
         n = len(self.arrays)
         if len(args) >= n and len(args) - n <= len(self.statics):
             filled = {**self.statics, **dict(zip(self.statics, args[n:], strict=False)), **params}
-            unclear = len(args) > n and params and not params.keys().isdisjoint(
-                list(self.statics)[: len(args) - n]
+            unclear = (
+                len(args) > n
+                and params
+                and not params.keys().isdisjoint(list(self.statics)[: len(args) - n])
             )
             regular = len(filled) == len(self.statics) and not unclear
             if regular and not any(v is inspect.Parameter.empty for v in filled.values()):
@@ -104,8 +110,10 @@ class _Callable(Generic[P, R]):
         if value is None or isinstance(operands[position], Value):
             return value
         if isinstance(value, Scalar):
-            # Also numpy.float64, which is a Python float, and bool. Numbers take the Tensors' dtype.
-            plain = value if isinstance(value, bool) else (float, int)[isinstance(value, int)](value)
+            # Also bool and numpy.float64, which is a float. Numbers take the Tensors' dtype.
+            plain = (
+                value if isinstance(value, bool) else (float, int)[isinstance(value, int)](value)
+            )
             alone = not any(isinstance(o, Value) or backend.is_array(o) for o in operands)
             return as_array(plain, backend) if alone else plain
         if backend.is_array(value):
@@ -115,8 +123,8 @@ class _Callable(Generic[P, R]):
         name = self.argument(position)
         if hasattr(value, "__array__") or hasattr(value, "__dlpack__"):
             raise DeviceError(
-                f"{self.name}: argument {name!r} is a {type(value).__name__} on another device than "
-                f"{backend}; expected a Tensor on {backend}. Copy it there with tgr.tensor(...)"
+                f"{self.name}: argument {name!r} is a {type(value).__name__} on another device "
+                f"than {backend}; expected a Tensor there. Copy it with tgr.tensor(...)"
             )
         raise DtypeError(
             f"{self.name}: argument {name!r} is a {type(value).__name__}; "
@@ -277,7 +285,7 @@ class Op(_Callable[P, R]):
         self._recipes.clear()
 
     def vjp_together(self, rule: Rule) -> None:
-        """Give one rule that returns the gradients of all array arguments, where they share work."""
+        """Give one rule that returns the gradients of all array arguments at once."""
         self.vjp(**dict.fromkeys(self.arrays, rule))
         self.together = rule
 
@@ -342,7 +350,9 @@ class Op(_Callable[P, R]):
         if not active or (self.casts and kind_of(out.dtype) != "f"):
             return tensor_type(out, backend)
         if self.variadic:
-            active = 1  # its one rule serves every element, and elements without an edge are skipped
+            active = (
+                1  # its one rule serves every element, and elements without an edge are skipped
+            )
         recipe = self._recipes.get(active) or self._recipe(active)
         saved = recipe.keep(out, *inputs, **params)
         step = recording.step
@@ -400,7 +410,9 @@ class Op(_Callable[P, R]):
             elif a.dtype != dtype and kind_of(a.dtype) != kind_of(dtype):
                 raise DtypeError(f"{a.dtype} beside {dtype}; expected one kind: use .astype(...)")
 
-    def _explain(self, error: Exception, operands: Sequence[Any], params: dict[str, Any]) -> NoReturn:
+    def _explain(
+        self, error: Exception, operands: Sequence[Any], params: dict[str, Any]
+    ) -> NoReturn:
         """Raise an error of ours that names the operation, its arguments and what they were."""
         if isinstance(error, TinygradrnnError) and str(error).startswith(f"{self.name}: "):
             raise error
@@ -417,9 +429,7 @@ class Op(_Callable[P, R]):
         raise error
 
 
-def op(
-    forward: Callable[Concatenate[Any, P], R] | None = None, **flags: bool
-) -> Any:
+def op(forward: Callable[Concatenate[Any, P], R] | None = None, **flags: bool) -> Any:
     """Declare an operation: ``@op`` over its forward function, then ``name.vjp(...)``.
 
     The forward function takes ``xp``, then its arrays as positional-only parameters, then static

@@ -25,8 +25,8 @@ class Generator:
     """
 
     def __init__(self, backend: Backend, seed: int | None = None) -> None:
-        from numpy.random import Generator as HostGenerator
         from numpy.random import PCG64
+        from numpy.random import Generator as HostGenerator
 
         self.backend = backend
         self._host = HostGenerator(PCG64(seed))

@@ -1,14 +1,15 @@
 """The tape: what was computed, in what order, at which step in time.
 
 Every recorded operation leaves a :class:`Node`. A node knows its inputs, what it saved for its
-gradient, and the :class:`Step` in which it was recorded. Nodes point only to what they were computed
-from, so a result that is dropped takes its nodes with it; :class:`Tape` is the view that gathers the
-nodes behind a result and lists them in execution order. Walking that list from its end is
-back-propagation, and because loops have been unrolled on it, back-propagation through time.
+gradient, and the :class:`Step` in which it was recorded. Nodes point only to what they were
+computed from, so a result that is dropped takes its nodes with it; :class:`Tape` is the view that
+gathers the nodes behind a result and lists them in execution order. Walking that list from its end
+is back-propagation, and because loops have been unrolled on it, back-propagation through time.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Iterator
 from itertools import count
@@ -445,8 +446,5 @@ def _unique_bytes(nodes: Iterable[Node]) -> int:
 def _human(n: float) -> str:
     if n < 1000:
         return f"{n:.0f} B" if n else "0"
-    for unit in ("kB", "MB", "GB"):
-        n /= 1000
-        if n < 1000:
-            break
-    return f"{n:.1f} {unit}"
+    power = min(int(math.log(n, 1000)), 3)
+    return f"{n / 1000**power:.1f} {('B', 'kB', 'MB', 'GB')[power]}"

@@ -8,8 +8,8 @@ from typing import Any, NoReturn, cast
 from tinygradrnn import autodiff
 from tinygradrnn import op as engine
 from tinygradrnn.backend import Array, Backend, current_backend, get_backend
-from tinygradrnn.errors import DeviceError, DtypeError, GradientError, ImmutableError, ShapeError
 from tinygradrnn.convert import as_array
+from tinygradrnn.errors import DeviceError, DtypeError, GradientError, ImmutableError, ShapeError
 from tinygradrnn.namespace import Namespace, recorded
 from tinygradrnn.op import op
 from tinygradrnn.ops import compare, elementwise, indexing, linalg, losses, reduce
@@ -129,8 +129,8 @@ class Tensor(Value):
         # hidden copy between devices nor a hidden loss of the graph.
         if self.edge is not None:
             raise GradientError(
-                "a Tensor that requires a gradient was handed to NumPy, which would drop its graph; "
-                "use tgr's functions, or .numpy() or .detach() to leave the tape on purpose"
+                "a Tensor that requires a gradient was handed to NumPy, which would drop its "
+                "graph; use tgr's functions, or .numpy() or .detach() to leave the tape on purpose"
             )
         if self.backend.device != "cpu":
             raise DeviceError(
@@ -188,7 +188,9 @@ class Tensor(Value):
 
     def __reduce__(self) -> Any:
         if self.edge is not None and not isinstance(self.edge, Leaf):
-            raise GradientError("a computed Tensor with a tape cannot be copied; .detach() it first")
+            raise GradientError(
+                "a computed Tensor with a tape cannot be copied; .detach() it first"
+            )
         return tensor, (self.numpy(), None, self.requires_grad, self.backend)
 
     def __setitem__(self, key: Any, value: Any) -> NoReturn:

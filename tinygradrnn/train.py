@@ -1,8 +1,9 @@
 """Training of the character model: chunked back-propagation through time, and runs that can go on.
 
-A run is a folder: ``checkpoint.safetensors`` holds all that is needed to continue bit for bit (weights,
-optimiser, carried state, position in the text, and as JSON in its header the settings, vocabulary and
-progress), ``log.jsonl`` one line for each report, ``loss.png`` the curve if matplotlib is installed.
+A run is a folder: ``checkpoint.safetensors`` holds all that is needed to continue bit for bit
+(weights, optimiser, carried state, and as JSON in its header the settings, the vocabulary and the
+place in the text), ``log.jsonl`` one line for each report, ``loss.png`` the curve if matplotlib is
+installed.
 """
 
 from __future__ import annotations
@@ -58,9 +59,7 @@ class Settings:
         for field in dataclasses.fields(self):
             value, kind = getattr(self, field.name), type(field.default)
             if type(value) is not kind and not (kind is float and type(value) is int):
-                raise DataError(
-                    f"{field.name} is {value!r}; expected {kind.__name__}"
-                )
+                raise DataError(f"{field.name} is {value!r}; expected {kind.__name__}")
             if kind in (int, float) and field.name != "seed" and not 0 < value < math.inf:
                 raise DataError(f"{field.name} is {value}; expected a positive number")
         if self.seed < 0:
@@ -97,7 +96,7 @@ class Corpus:
                 "the text is not the one this run was trained on; give it with --text, "
                 "or start a new run with another --out"
             )
-        # A single text is one story, of which the end is held out; a collection is held out in parts.
+        # Of a single text the end is held out; of a collection a part of each stretch.
         train, valid = data.split(whole, blocks=1 if single else 10)
         known = meta and data.Vocabulary.from_json(meta.get("vocabulary"))
         self.vocabulary = known or data.Vocabulary.of(whole)
@@ -322,7 +321,9 @@ def train(
                 run.save(folder)
     run.save(folder)
     if stopped():
-        tqdm.write(f"stopped after {run.step} steps; go on with: tinygradrnn train --resume --out {folder}")
+        tqdm.write(
+            f"stopped after {run.step} steps; go on with: tinygradrnn train --resume --out {folder}"
+        )
         return 128 + stopped()
     _finish(run, log, folder, tqdm.write)
     return 0
@@ -352,7 +353,7 @@ def saved_settings(folder: Path) -> Settings:
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], int]]:
-    """Let Ctrl-C (or a polite kill) end the step instead of breaking it off; a second one breaks."""
+    """Let Ctrl-C (or a polite kill) end the step instead of breaking it off; a second one does."""
     received: list[int] = []
 
     def note(number: int, frame: Any) -> None:
@@ -404,7 +405,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _finish(run: Run, log: Log, folder: Path, say: Callable[[str], Any]) -> None:
-    """The last sample, and the validation figure beside what simple models reach on the same text."""
+    """The last sample, and the validation figure beside those of simple models."""
     say(f"\n--- after {run.step} steps ---\n{run.sample(400)}\n")
     bits = run.validate()
     others = baselines(run.corpus.train, run.corpus.valid, len(run.corpus.vocabulary))
@@ -428,7 +429,9 @@ def _picture(log: Log, folder: Path) -> Path | None:
 
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
-    points = [(e["step"], e["bits_per_character"]) for e in log.entries if "bits_per_character" in e]
+    points = [
+        (e["step"], e["bits_per_character"]) for e in log.entries if "bits_per_character" in e
+    ]
     axes.plot(*zip(*points, strict=True), label="training")
     last = log.entries[-1]
     axes.axhline(last["validation"], color="C1", label="validation, at the end")
@@ -441,5 +444,3 @@ def _picture(log: Log, folder: Path) -> Path | None:
     figure.savefig(buffer, format="png", dpi=120)
     io.write_atomic(folder / "loss.png", buffer.getvalue())
     return folder / "loss.png"
-
-

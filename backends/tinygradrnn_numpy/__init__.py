@@ -11,7 +11,6 @@ import numpy as np
 from tinygradrnn.backend import Backend
 from tinygradrnn.errors import BackendError
 
-
 _halves = {np.dtype(t): np.asarray(0.5, t) for t in (np.float32, np.float64)}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tinygradrnn.errors import DtypeError
 from tinygradrnn.convert import resolve_dtype
+from tinygradrnn.errors import DtypeError
 from tinygradrnn.namespace import Namespace
 from tinygradrnn.op import op
 

@@ -1,8 +1,8 @@
 """Reading by index, and the adding up that is its gradient.
 
-Four primitives: a basic index (:func:`getitem`) with its adjoint :func:`place`, and picking along one
-axis (:func:`take`) with its adjoint :func:`add_at`. Integer arrays, masks and ``take_along_axis`` are
-made of them, by way of positions in the flattened array.
+Four primitives: a basic index (:func:`getitem`) with its adjoint :func:`place`, and picking along
+one axis (:func:`take`) with its adjoint :func:`add_at`. Integer arrays, masks and
+``take_along_axis`` are made of them, by way of positions in the flattened array.
 """
 
 from __future__ import annotations
@@ -99,9 +99,9 @@ def take(xp: Namespace, x: Any, indices: Any, /, axis: int | None = None) -> Any
 
 
 take.vjp(
-    x=lambda xp, g, indices, axis, x_shape: xp.add_at(g, indices, axis=axis, size=x_shape[
-        0 if axis is None else axis
-    ]),
+    x=lambda xp, g, indices, axis, x_shape: xp.add_at(
+        g, indices, axis=axis, size=x_shape[0 if axis is None else axis]
+    ),
 )
 
 
@@ -203,7 +203,8 @@ def take_along_axis(xp: Any, x: Any, indices: Any, /, axis: int = -1) -> Any:
 def _common(n: int, m: int, axis: int) -> int:
     if n != m and 1 not in (n, m):
         raise ShapeError(
-            f"take_along_axis: sizes {n} and {m} of x and 'indices' along axis {axis} do not broadcast"
+            f"take_along_axis: sizes {n} and {m} of x and 'indices' along axis {axis}; "
+            "expected equal, or 1"
         )
     return m if n == 1 else n
 
@@ -240,7 +241,9 @@ def index(xp: Any, x: Any, key: Key) -> Any:
     parts[at : at + 1] = [slice(None)] * (len(x.shape) - used)
     # First the slices and new axes; every array's axis is kept whole.
     arrays = [hasattr(k, "dtype") or isinstance(k, int) for k in parts]
-    x = xp.getitem(x, key=tuple(slice(None) if a else k for a, k in zip(arrays, parts, strict=True)))
+    x = xp.getitem(
+        x, key=tuple(slice(None) if a else k for a, k in zip(arrays, parts, strict=True))
+    )
     # Then the arrays: their axes to the front, flattened into one, and picked from that.
     axes = [i for i, a in enumerate(arrays) if a]
     sizes = [x.shape[i] for i in axes]

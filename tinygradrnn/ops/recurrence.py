@@ -12,8 +12,9 @@ from tinygradrnn.op import op
 def linear_recurrence(xp: Any, b: Any, c: Any, initial: Any = None, /) -> Any:
     """``a_t = b_t + c_t * a_{t-1}`` along the first axis, from ``a_{-1} = initial`` (zero if None).
 
-    Its solution is ``a_t = b_t + sum_{i<t} (prod_{j=i+1..t} c_j) b_i``, the lemma behind the gradient
-    of a recurrent network (d2l.ai, section 9.7). The gradient is the same recurrence run backward.
+    Its solution is ``a_t = b_t + sum_{i<t} (prod_{j=i+1..t} c_j) b_i``, the lemma behind the
+    gradient of a recurrent network (d2l.ai, section 9.7). Its gradient is the same recurrence run
+    backward.
 
     Shapes: b and c ``(time, ...)``, initial ``(...)``; result as b.
 

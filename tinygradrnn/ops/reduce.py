@@ -1,4 +1,4 @@
-"""Reductions along axes, and running sums. Names, `axis` and `keepdims` as in the array standard."""
+"""Reductions along axes, and running sums. Names and arguments as in the array standard."""
 
 from __future__ import annotations
 
@@ -178,9 +178,7 @@ def std(
     return xp.std(x, axis=axis, correction=correction, keepdims=keepdims)
 
 
-def _std_x(
-    xp: Any, g: Any, x: Any, out: Any, axis: Axis, correction: float, keepdims: bool
-) -> Any:
+def _std_x(xp: Any, g: Any, x: Any, out: Any, axis: Axis, correction: float, keepdims: bool) -> Any:
     flat = out == 0
     slope = xp.where(flat, 0.0, g / xp.where(flat, 1.0, out)) * _scale(x.shape, axis, correction)
     return restore(xp, slope, x.shape, axis, keepdims) * _centred(xp, x, axis)

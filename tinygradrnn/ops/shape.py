@@ -183,7 +183,9 @@ def _parts(sections: int | tuple[int, ...], axis: int, shape: tuple[int, ...]) -
     size = shape[a]
     if isinstance(sections, int):
         if sections < 1 or size % sections:
-            raise ShapeError(f"axis {axis} of size {size} cannot be split in {sections} equal parts")
+            raise ShapeError(
+                f"axis {axis} of size {size} cannot be split in {sections} equal parts"
+            )
         sections = (size // sections,) * sections
     if sum(sections) != size or min(sections, default=0) < 0:
         raise ShapeError(f"axis {axis} of size {size} cannot be split into sizes {sections}")
