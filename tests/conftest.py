@@ -1,49 +1,68 @@
-"""Which tests run where, and how Hypothesis draws its examples."""
+"""What all tests share: how hard Hypothesis tries, and which groups of tests this machine can run."""
 
 from __future__ import annotations
 
-import importlib.util
+import functools
 import os
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import tinygradrnn as tgr
 
-# No deadline: a first call may load a library. Not derandomised, on CI either (Hypothesis would do
-# that by itself): every run draws new examples, and a failure prints how to repeat it.
-common = {
-    "deadline": None,
-    "derandomize": False,
-    "print_blob": True,
-    "suppress_health_check": [HealthCheck.too_slow],
-}
-settings.register_profile("quick", max_examples=40, **common)
-settings.register_profile("thorough", max_examples=1000, **common)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+# On CI, Hypothesis loads a profile by itself that draws the same examples at every run. Ours are
+# random everywhere; what failed is printed as a line to paste (@reproduce_failure). For more of them:
+# pytest --hypothesis-profile=thorough
+for name, examples in (("tinygradrnn", 100), ("thorough", 2000)):
+    settings.register_profile(
+        name,
+        max_examples=examples,
+        derandomize=False,
+        print_blob=True,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+settings.load_profile("tinygradrnn")
 
 
-def _why_no_gpu() -> str:
-    return next((b.reason for b in tgr.backends() if b.name == "cupy"), "cupy is not installed")
+def _gpu() -> str:
+    found = [info for info in tgr.backends() if info.name == "cupy"]
+    return found[0].reason if found else "no distribution provides the backend 'cupy'"
 
 
-def _why_no_oracle() -> str:
-    missing = [m for m in ("torch", "autograd") if importlib.util.find_spec(m) is None]
-    return f"{' and '.join(missing)} not installed (extra 'oracle')" if missing else ""
+def _oracle() -> str:
+    missing = [name for name in ("torch", "autograd") if find_spec(name) is None]
+    return f"no {' and no '.join(missing)}: pip install -e '.[oracle]'" if missing else ""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs something this machine lacks, with the reason; unless it is required."""
-    required = os.environ.get("TINYGRADRNN_REQUIRE", "").split(",")
-    for marker, why in (("gpu", _why_no_gpu), ("oracle", _why_no_oracle)):
-        marked = [item for item in items if item.get_closest_marker(marker)]
-        reason = why() if marked else ""
-        if reason and marker in required:
-            raise pytest.UsageError(f"tests marked {marker!r} are required, but: {reason}")
-        for item in marked if reason else []:
-            item.add_marker(pytest.mark.skip(reason=reason))
+_GROUPS = {"gpu": functools.cache(_gpu), "oracle": functools.cache(_oracle)}
+"""Marker -> why tests that carry it cannot run here; an empty string if they can."""
+
+# Where a group is expected to run, being unable to is a failure: TINYGRADRNN_REQUIRE=oracle,gpu
+_REQUIRED = set(filter(None, os.environ.get("TINYGRADRNN_REQUIRE", "").split(",")))
 
 
-@pytest.fixture(autouse=True)
-def _names_for_doctests(doctest_namespace: dict[str, object]) -> None:
-    doctest_namespace["tgr"] = tgr
+def pytest_configure() -> None:
+    unknown = _REQUIRED - _GROUPS.keys()
+    if unknown:
+        raise pytest.UsageError(
+            f"TINYGRADRNN_REQUIRE names {sorted(unknown)}; expected some of {sorted(_GROUPS)}"
+        )
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures, which may already need what is missing
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for group, why_not in _GROUPS.items():
+        if item.get_closest_marker(group) and (reason := why_not()):
+            if group in _REQUIRED:
+                pytest.fail(f"the group {group!r} is required, but: {reason}", pytrace=False)
+            pytest.skip(reason)
+
+
+@pytest.fixture
+def strict() -> str:
+    """The name of the backend that refuses hidden host copies, where its plugin is installed."""
+    if not any(info.name == "strict" and info.usable for info in tgr.backends()):
+        pytest.skip("the plugin tinygradrnn_strict is not installed")
+    return "strict"

@@ -282,9 +282,7 @@ def test_temperature_zero_is_the_most_probable(text: Path, tmp_path: Path) -> No
 
     model, vocabulary = load_model(out)
     draws = {
-        "".join(
-            write(model, vocabulary, tgr.current_backend().rng(seed), length=20, temperature=0)
-        )
+        "".join(write(model, vocabulary, tgr.current_backend().rng(seed), length=20, temperature=0))
         for seed in range(3)
     }
     assert len(draws) == 1

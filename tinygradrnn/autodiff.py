@@ -120,7 +120,8 @@ def grad(
 
 
 def _several(tensors: Any) -> list[Any]:
-    return list(tensors) if isinstance(tensors, (list, tuple)) else [tensors]
+    many = isinstance(tensors, (list, tuple))
+    return list(cast("Sequence[Any]", tensors)) if many else [tensors]
 
 
 def _edge(value: Any, what: str) -> Edge:

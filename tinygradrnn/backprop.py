@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 from tinygradrnn import op as engine
 from tinygradrnn.errors import GradientError, ShapeError
@@ -65,15 +65,16 @@ def backpropagate(
                 cotangents.work_off(node)
             g = held.pop(node, None)
             if g is None:
-                g = cotangents.take_many(node, xp)
-                if g is None:
+                slots = cotangents.take_many(node, xp)
+                if slots is None:
                     continue
+                places = (Output(cast("Node", node), i) for i in range(len(slots)))
+                found.update((o, x) for o, x in zip(places, slots, strict=True) if o in targets)
+                g = _complete(slots, cast("Node", node), create_graph)
             elif g.shape != node.shape or g.dtype is not node.dtype:
                 g = fit(xp, g, node)
             if node in targets:
                 found[node] = g
-            elif type(g) is list:
-                found.update((Output(node, i), x) for i, x in enumerate(g) if (node, i) in targets)
             if type(node) is not Node or (useful is not None and node not in useful):
                 continue
             recipe = node.recipe
@@ -87,8 +88,6 @@ def backpropagate(
             if create_graph:
                 saved = recipe.lift(node)
                 recording.step = node.step
-            if type(g) is list and any(x is None for x in g):
-                g = _complete(g, node, create_graph)
             inputs = node.inputs
             for way in recipe.rules:
                 position, rule, contracts, _ = way
@@ -98,6 +97,7 @@ def backpropagate(
                             cotangents.add(edge, share)
                     continue
                 edge = inputs[position]
+                assert edge is not None  # the recipe has rules only for inputs that need a gradient
                 if useful is not None and origin(edge) not in useful and origin(edge) not in ends:
                     continue
                 if contracts and not create_graph and cotangents.gather(edge, way, g, saved, xp):
@@ -143,8 +143,9 @@ class Cotangents:
         """The complete cotangents of a node with several outputs; None if nothing was added."""
         if type(node) is not Node or not node.recipe.op.many:
             return None
-        pop = self.held.pop
-        found = [pop((node, i), None) for i in range(len(node.shape))]  # an Output is such a pair
+        # An Output is a pair: a plain one finds it, and is made faster.
+        pop = cast("dict[tuple[Node, int], Any]", self.held).pop
+        found: list[Any] = [pop((node, i), None) for i in range(len(node.shape))]
         if all(g is None for g in found):
             return None
         for i, (g, shape, dtype) in enumerate(zip(found, node.shape, node.dtype, strict=True)):

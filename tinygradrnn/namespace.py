@@ -10,7 +10,7 @@ from tinygradrnn.backend import Backend
 if TYPE_CHECKING:
     from tinygradrnn.op import Composite, Op
 
-registry: dict[str, Op[..., Any] | Composite[..., Any]] = {}
+registry: dict[str, Op[...] | Composite[...]] = {}
 """Every operation by name: the one list from which tests, docs and namespaces are made."""
 
 

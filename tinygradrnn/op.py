@@ -28,7 +28,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from types import MethodType
-from typing import Any, Concatenate, Generic, NamedTuple, NoReturn, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Generic, NamedTuple, NoReturn, ParamSpec, cast, overload
 
 from tinygradrnn.backend import Array, Backend, current_backend
 from tinygradrnn.convert import Scalar, as_array, describe, kind_of
@@ -44,7 +44,6 @@ from tinygradrnn.namespace import namespace, recorded, registry
 from tinygradrnn.tape import Edge, Node, Output, Value, recording
 
 P = ParamSpec("P")
-R = TypeVar("R")
 Rule = Callable[..., Any]
 
 tensor_type: type[Value] = Value
@@ -54,12 +53,13 @@ _PLAIN = frozenset({int, float, type(None)})
 _NO_PARAMS: dict[str, Any] = {}
 
 
-class _Callable(Generic[P, R]):
+class _Callable(Generic[P]):
     """What Op and Composite share: a name, a signature, and a place in the registry."""
 
-    def __init__(self, forward: Callable[Concatenate[Any, P], R]) -> None:
-        functools.update_wrapper(self, forward)
-        self.forward = forward
+    def __init__(self, forward: Callable[Concatenate[Any, P], Any]) -> None:
+        self.__doc__, self.__name__ = forward.__doc__, forward.__name__
+        self.__module__, self.__qualname__ = forward.__module__, forward.__qualname__
+        self.__wrapped__ = self.forward = cast("Callable[..., Any]", forward)
         self.name = forward.__name__
         parameters = list(inspect.signature(forward).parameters.values())[1:]  # without xp
         self.__signature__ = inspect.Signature(parameters)
@@ -70,14 +70,14 @@ class _Callable(Generic[P, R]):
         self.standard = self.name in forward.__code__.co_names
         if self.name in registry:
             raise ValueError(f"operation {self.name!r} is already registered")
-        registry[self.name] = cast("Op[..., Any]", self)
+        registry[self.name] = cast("Op[...]", self)
 
     def __repr__(self) -> str:
         return f"<operation {self.name}{self.__signature__}>"
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """In a class body an operation is a method, as a function would be."""
-        return self if instance is None else MethodType(self, instance)
+        return self if instance is None else MethodType(cast("Callable[..., Any]", self), instance)
 
     def __reduce__(self) -> str:
         return self.name
@@ -157,7 +157,7 @@ class Recipe:
 
     __slots__ = ("keep", "layout", "op", "rules")
 
-    def __init__(self, op: Op[..., Any], active: int) -> None:
+    def __init__(self, op: Op[...], active: int) -> None:
         self.op = op
         names = op.arrays
         wanted: dict[str, None] = {}
@@ -215,7 +215,7 @@ def _needs(rule: Rule) -> list[str]:
     return list(inspect.signature(rule).parameters)[2:]
 
 
-def _source(name: str, available: set[str], op: Op[..., Any]) -> str:
+def _source(name: str, available: set[str], op: Op[...]) -> str:
     if name in available:
         return name
     base, _, attribute = name.rpartition("_")
@@ -232,12 +232,12 @@ def _shape(value: Any) -> Any:
     return () if isinstance(value, Scalar) else value.shape
 
 
-def _caller(rule: Rule, layout: tuple[str, ...]) -> Callable[[Any, Any, tuple[Any, ...]], Any]:
+def _caller(rule: Rule, layout: tuple[str, ...]) -> Callable[[Any, Any, Sequence[Any]], Any]:
     picked = "".join(f", saved[{layout.index(name)}]" for name in _needs(rule))
     return eval(f"lambda xp, g, saved: rule(xp, g{picked})", {"rule": rule})
 
 
-class Op(_Callable[P, R]):
+class Op(_Callable[P]):
     """A named forward function with its vector-Jacobian product; knows no device and no time.
 
     Made by the decorator :func:`op`. Calling it with Tensors (or arrays and numbers beside a
@@ -258,7 +258,7 @@ class Op(_Callable[P, R]):
 
     def __init__(
         self,
-        forward: Callable[Concatenate[Any, P], R],
+        forward: Callable[Concatenate[Any, P], Any],
         *,
         differentiable: bool = True,
         variadic: bool = False,
@@ -429,7 +429,11 @@ class Op(_Callable[P, R]):
         raise error
 
 
-def op(forward: Callable[Concatenate[Any, P], R] | None = None, **flags: bool) -> Any:
+@overload
+def op(forward: Callable[Concatenate[Any, P], Any], /) -> Op[P]: ...
+@overload
+def op(**flags: Any) -> Callable[[Callable[Concatenate[Any, P], Any]], Op[P]]: ...
+def op(forward: Callable[..., Any] | None = None, /, **flags: Any) -> Any:
     """Declare an operation: ``@op`` over its forward function, then ``name.vjp(...)``.
 
     The forward function takes ``xp``, then its arrays as positional-only parameters, then static
@@ -444,7 +448,7 @@ def op(forward: Callable[Concatenate[Any, P], R] | None = None, **flags: bool) -
     return made
 
 
-class Unary(Op[P, R]):
+class Unary(Op[P]):
     """An Op of one array and nothing else: :meth:`Op._run` without its loop, for speed."""
 
     def __call__(self, x: Any, /) -> Any:  # type: ignore[override]
@@ -469,7 +473,7 @@ class Unary(Op[P, R]):
         return tensor_type(out, backend, node)
 
 
-class Binary(Op[P, R]):
+class Binary(Op[P]):
     """An Op of two arrays and nothing else: :meth:`Op._run` without its loop, for speed."""
 
     def __call__(self, x1: Any, x2: Any, /) -> Any:  # type: ignore[override]
@@ -514,10 +518,10 @@ class Binary(Op[P, R]):
         return tensor_type(out, backend, node)
 
 
-class Composite(_Callable[P, R]):
+class Composite(_Callable[P]):
     """A function over ``xp`` that is recorded by its parts and so needs no rule of its own."""
 
-    def __call__(self, *args: P.args, **params: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **params: P.kwargs) -> Any:
         arrays, statics = self.bind(args, params)
         backend = next((a.backend for a in arrays if isinstance(a, Value)), None)
         backend = backend or current_backend()
@@ -526,7 +530,7 @@ class Composite(_Callable[P, R]):
         return self.forward(recorded, *values, **statics)  # type: ignore[arg-type]
 
 
-def composite(forward: Callable[Concatenate[Any, P], R]) -> Composite[P, R]:
+def composite(forward: Callable[Concatenate[Any, P], Any]) -> Composite[P]:
     """Declare an operation made of others."""
     return Composite(forward)
 

@@ -62,11 +62,11 @@ class Generator:
 
     def choice(self, weights: Any) -> int:
         """Draw one index with probability proportional to the host array `weights`."""
-        from numpy import cumsum, searchsorted
+        from numpy import cumsum
 
-        total = cumsum(weights)
+        total: Any = cumsum(weights)
         # side="right" never lands on an index of weight zero, also when the draw is exactly 0.
-        return int(searchsorted(total, self._host.random() * total[-1], side="right"))
+        return int(total.searchsorted(self._host.random() * total[-1], side="right"))
 
     @property
     def state(self) -> dict[str, Any]:

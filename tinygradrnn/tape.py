@@ -13,7 +13,7 @@ import math
 import threading
 from collections.abc import Iterable, Iterator
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from tinygradrnn.backend import Array, Backend
 from tinygradrnn.errors import GradientError
@@ -127,6 +127,7 @@ class step:  # a context manager reads as a verb: ``with tgr.step(t):``
 # -------------------------------------------------------------------------------------------- nodes
 
 
+@final
 class Leaf:
     """Where a tape begins: a tensor that was not computed but asked for its gradient.
 
@@ -146,6 +147,7 @@ class Leaf:
         return f"<leaf {self.name or self.index}: {self.dtype} {self.shape}>"
 
 
+@final
 class Node:
     """One recorded operation.
 
@@ -219,6 +221,7 @@ class Node:
         return f"<node {self.index}: {self.name} {self.shape}>"
 
 
+@final
 class Output(NamedTuple):
     """One of the outputs of a node that has several."""
 

@@ -400,7 +400,8 @@ def _index_array(k: Any, backend: Backend) -> Any:
 
 
 def _unpacked(sizes: tuple[Any, ...]) -> tuple[int, ...]:
-    return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+    alone = len(sizes) == 1 and isinstance(sizes[0], (tuple, list))
+    return tuple(cast("list[int]", sizes[0])) if alone else sizes
 
 
 # ------------------------------------------------------------------------------- making tensors
@@ -479,4 +480,8 @@ def transfer(xp: Namespace, x: Any, /, target: Backend, source: Backend) -> Any:
     return target.from_host(source.to_host(x))
 
 
-transfer.vjp(x=lambda xp, g, target, source: xp.transfer(g, target=source, source=target))
+def _transfer_x(xp: Any, g: Any, target: Backend, source: Backend) -> Any:
+    return xp.transfer(g, target=source, source=target)
+
+
+transfer.vjp(x=_transfer_x)

@@ -98,8 +98,9 @@ class Corpus:
             )
         # Of a single text the end is held out; of a collection a part of each stretch.
         train, valid = data.split(whole, blocks=1 if single else 10)
-        known = meta and data.Vocabulary.from_json(meta.get("vocabulary"))
-        self.vocabulary = known or data.Vocabulary.of(whole)
+        self.vocabulary = (
+            data.Vocabulary.from_json(meta.get("vocabulary")) if meta else data.Vocabulary.of(whole)
+        )
         self.train = self.vocabulary.encode(train, replace=True)
         self.valid = self.vocabulary.encode(valid, replace=True)
         self.chunks = data.Chunks(self.train, settings.batch_size, settings.chunk)

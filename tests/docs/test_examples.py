@@ -1,72 +1,141 @@
-"""Every example a reader can see is run: docstrings, README, docs."""
+"""Every example runs: in docstrings, in the README and in the docs.
+
+In Markdown, ``python`` blocks run in order; those of one page share their names and an empty
+temporary folder. A block of ``>>>`` lines must print what it shows. A block that cannot run says so::
+
+    <!-- not executed: needs a GPU -->
+"""
 
 from __future__ import annotations
 
 import doctest
 import importlib
-import inspect
 import pkgutil
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import pytest
 
 import tinygradrnn as tgr
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ["tinygradrnn"] + [
-    m.name for m in pkgutil.walk_packages(tgr.__path__, "tinygradrnn.") if m.name[-3:] != "cli"
-]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+PAGES = sorted(
+    path
+    for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
+    if "_build" not in path.relative_to(ROOT).parts
+)
+MODULES = ["tinygradrnn"]
+MODULES += [info.name for info in pkgutil.walk_packages(tgr.__path__, "tinygradrnn.")]
 
 
-def run(example: doctest.DocTest) -> None:
-    runner = doctest.DocTestRunner(optionflags=OPTIONS)
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty folder to work in; the current backend is put back."""
+    monkeypatch.chdir(tmp_path)
+    with tgr.use_backend(tgr.current_backend()):
+        yield
+
+
+def run(test: doctest.DocTest) -> dict[str, Any]:
+    """Run a doctest, fail with all that differed, return the names it left."""
     report: list[str] = []
-    runner.run(example, out=report.append)
-    assert not runner.failures, "".join(report)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    runner.run(test, out=report.append, clear_globs=False)
+    if report:
+        pytest.fail("".join(report), pytrace=False)
+    return test.globs
+
+
+# -------------------------------------------------------------------------------------- docstrings
+
+
+def docstrings(module: ModuleType) -> Iterator[doctest.DocTest]:
+    globs = vars(module) | {"tgr": tgr}
+    found = doctest.DocTestFinder(exclude_empty=True).find(module, globs=globs)
+    yield from found
+    # The finder looks at functions and classes. Objects, such as operations, have examples as well.
+    seen = {test.name for test in found}
+    for key, value in vars(module).items():
+        name, text = f"{module.__name__}.{key}", getattr(value, "__doc__", None)
+        ours = getattr(value, "__module__", None) == module.__name__
+        if ours and name not in seen and isinstance(text, str) and text != type(value).__doc__:
+            yield doctest.DocTestParser().get_doctest(text, globs, name, module.__file__, None)
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_docstrings(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    module = importlib.import_module(name)
-    for test in doctest.DocTestFinder().find(module, name):
-        test.globs["tgr"] = tgr
+def test_docstrings(name: str) -> None:
+    for test in docstrings(importlib.import_module(name)):
         run(test)
 
 
-@pytest.mark.parametrize("name", sorted(tgr.registry))
-def test_operations(name: str) -> None:
-    # An operation is an object, whose docstring doctest does not find by itself.
-    text = tgr.registry[name].__doc__
-    assert text
-    assert ">>>" in text, f"{name} has no example"
-    globs: dict[str, Any] = {"tgr": tgr}
-    run(doctest.DocTestParser().get_doctest(text, globs, name, None, 0))
+# ---------------------------------------------------------------------------------------- Markdown
 
 
-def test_every_public_name_says_what_it_is() -> None:
-    for name in tgr.__all__:
-        thing = getattr(tgr, name)
-        if callable(thing):
-            assert inspect.getdoc(thing), name
+class Block(NamedTuple):
+    line: int  # of its first line of code, counted from 0
+    source: str
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_pages(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of one page share their names. ``<!-- not executed: reason -->`` exempts the next."""
-    monkeypatch.chdir(tmp_path)
-    text = page.read_text(encoding="utf-8")
-    globs: dict[str, Any] = {"__name__": "__main__", "tgr": tgr}
-    for match in re.finditer(r"(<!-- not executed: [^>]+-->\s*)?```(?:python|pycon)\n(.*?)```", text, re.S):
-        exempt, block = match.groups()
-        line = text[: match.start(2)].count("\n")
-        if exempt:
+FENCE = re.compile(r"\s*(?P<ticks>`{3,}|~{3,})\s*(?P<info>.*)")
+LANGUAGE = re.compile(r"(\{(code-block|code|code-cell)\}\s*)?(python|pycon|ipython3)\b")
+NOT_EXECUTED = re.compile(r"\s*<!-- not executed: \S.* -->")
+
+
+def blocks(text: str) -> Iterator[Block]:
+    lines = text.splitlines()
+    i = 0
+    while i < len(lines):
+        opening = FENCE.fullmatch(lines[i])
+        i += 1
+        if opening is None:
             continue
-        if block.lstrip().startswith(">>>"):
-            run(doctest.DocTestParser().get_doctest(block, globs, page.name, str(page), line))
+        start = i
+        before = next((line for line in reversed(lines[: start - 1]) if line.strip()), "")
+        while i < len(lines) and not lines[i].strip().startswith(opening["ticks"]):
+            i += 1
+        if LANGUAGE.match(opening["info"]) and not NOT_EXECUTED.fullmatch(before):
+            indent = len(lines[start - 1]) - len(lines[start - 1].lstrip())
+            yield Block(start, "".join(line[indent:] + "\n" for line in lines[start:i]))
+        i += 1
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_pages(path: Path) -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for line, source in blocks(path.read_text(encoding="utf-8")):
+        if source.lstrip().startswith(">>>"):
+            page = str(path.relative_to(ROOT))
+            names = run(doctest.DocTestParser().get_doctest(source, names, page, str(path), line))
         else:
-            exec(compile("\n" * line + block, str(page), "exec"), globs)
+            # Blank lines in front, so that a traceback names the page's own line.
+            exec(compile("\n" * line + source, str(path), "exec"), names)
+
+
+def test_blocks_are_found_and_left_out_as_promised() -> None:
+    text = """
+```python
+a = 1
+```
+<!-- not executed: slow -->
+
+```python
+a = 2
+```
+- indented
+
+  ```{code-block} python
+  a = 3
+  ```
+````markdown
+```python
+a = 4
+```
+````
+```bash
+a=5
+```
+"""
+    assert list(blocks(text)) == [Block(2, "a = 1\n"), Block(12, "a = 3\n")]

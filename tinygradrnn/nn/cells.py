@@ -1,9 +1,9 @@
 """Cells: one step of a recurrent network, as a function ``(x, state) -> (output, state)``.
 
-:func:`tinygradrnn.scan` runs a cell over time. Parameters are named, shaped, ordered and initialised
-as in PyTorch, so weights move between the two; what differs is the call. PyTorch's cells return the
-new state alone, ``h`` or ``(h, c)``; ours return ``(output, state)``, as every cell does whatever its
-state is made of. The output of the cells here is the hidden state `h`.
+:func:`tinygradrnn.scan` runs a cell over time. Parameters are named, shaped, ordered and
+initialised as in PyTorch, so weights move between the two; what differs is the call. PyTorch's
+cells return the new state alone, ``h`` or ``(h, c)``; ours return ``(output, state)``, as every cell
+does whatever its state is made of. The output of the cells here is the hidden state `h`.
 """
 
 from __future__ import annotations

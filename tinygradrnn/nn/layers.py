@@ -39,7 +39,7 @@ class Linear(Module):
     Args:
         in_features, out_features: The sizes of the last axis before and after.
         bias: Whether there is one.
-        rng: Where the initial values are drawn from (PyTorch's, uniform within 1/sqrt(in_features)).
+        rng: Where the initial values are drawn from: uniform within 1/sqrt(in_features).
         dtype: The parameters' dtype.
 
     >>> tgr.nn.Linear(3, 2)(tgr.ones((7, 5, 3))).shape
@@ -78,12 +78,13 @@ class Embedding(Module):
     """A vector for each of a number of symbols, looked up by integers.
 
     Shapes: ids of integers ``(...)``, e.g. ``(time, batch)``; weight ``(num_embeddings,
-    embedding_dim)``; result ``(..., embedding_dim)``. A symbol that occurs twice gets both gradients.
+    embedding_dim)``; result ``(..., embedding_dim)``. A symbol that occurs twice gets both
+    gradients.
 
     Args:
         num_embeddings: How many symbols there are.
         embedding_dim: The size of a vector.
-        rng: Where the initial values are drawn from (PyTorch's, standard normal).
+        rng: Where the initial values are drawn from: standard normal.
         dtype: The weight's dtype.
 
     Raises:

@@ -53,6 +53,7 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute ``forward``."""
         return self.forward(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -180,7 +181,7 @@ weight has shape (1, 3), expected (1, 2)
                 lines.append(f"{path}: {held!r}")
             elif not extra:  # a module that describes itself need not list its own parameters
                 lines.append(f"{path}: Parameter {held.dtype} {tuple(held.shape)}")
-        if len(lines) == 1 and extra or not lines:
+        if (len(lines) == 1 and extra) or not lines:
             return f"{type(self).__name__}({extra})"
         inner = "\n".join(lines).replace("\n", "\n  ")
         return f"{type(self).__name__}(\n  {inner}\n)"

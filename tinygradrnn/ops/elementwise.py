@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tinygradrnn.convert import resolve_dtype
+from tinygradrnn.convert import Scalar, describe, kind_of, resolve_dtype
 from tinygradrnn.errors import DtypeError
 from tinygradrnn.namespace import Namespace
 from tinygradrnn.op import op
@@ -453,9 +453,8 @@ def where(xp: Any, condition: Any, x1: Any, x2: Any, /) -> Any:
     >>> tgr.where(tgr.tensor([True, False]), tgr.tensor([1.0, 2.0]), 0.0)
     tensor([1., 0.])
     """
-    if isinstance(condition, (bool, int, float)) or "bool" not in str(condition.dtype):
-        found = type(condition).__name__ if isinstance(condition, float) else condition.dtype
-        raise DtypeError(f"where: 'condition' is {found}; expected booleans")
+    if isinstance(condition, Scalar) or kind_of(condition.dtype) != "b":
+        raise DtypeError(f"where: 'condition' is {describe(condition)}; expected booleans")
     if isinstance(x1, (int, float)) and isinstance(x2, (int, float)):
         kind = xp.int64 if isinstance(x1, int) and isinstance(x2, int) else xp.float32
         x1 = xp.asarray(x1, dtype=kind, device=condition.device)

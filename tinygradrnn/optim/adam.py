@@ -73,7 +73,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam whose weight decay does not pass through the moments (Loshchilov & Hutter 2019).
 
-    ``p`` is first multiplied by ``1 - lr * weight_decay``; the rest is :class:`Adam`, without decay.
+    First ``p = p * (1 - lr * weight_decay)``; the rest is :class:`Adam` without decay.
 
     Args:
         parameters: Parameters, for example ``model.parameters()``.

@@ -94,7 +94,8 @@ class Optimizer(ABC):
 
         Args:
             xp: The array namespace.
-            p, g: The parameter and its gradient.
+            p: The parameter.
+            g: Its gradient.
             state: What is remembered of it, by the names in `slots`.
             t: How many times it has been updated, this time included.
         """
@@ -127,9 +128,9 @@ class Optimizer(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Everything that is needed to go on bit for bit.
 
-        ``{"lr": 0.1, ..., "steps": [3, 3], "0.velocity": ..., "1.velocity": ...}``: the settings and
-        how often each parameter was updated, which survive JSON, and NumPy arrays by the parameter's
-        place in the list.
+        ``{"lr": 0.1, ..., "steps": [3, 3], "0.velocity": ..., "1.velocity": ...}``: the settings
+        and how often each parameter was updated, which survive JSON, and NumPy arrays by the
+        parameter's place in the list.
         """
         stored: dict[str, Any] = {name: getattr(self, name) for name in self.settings}
         stored["steps"] = list(self._steps)

@@ -1,7 +1,8 @@
 """The one loop that unrolls a cell over time.
 
-The room is called after its function, and ``tinygradrnn.scan`` is on purpose the function: the
-package's ``__init__`` imports it last. ``from tinygradrnn.scan import ...`` finds this room as usual.
+The room is called after its function, and the attribute ``tinygradrnn.scan`` is on purpose the
+function, which the package's ``__init__`` binds over the room. ``from tinygradrnn.scan import ...``
+finds the room as usual.
 """
 
 from __future__ import annotations

@@ -49,9 +49,9 @@ def scan(
         ``(outputs, state)``, or ``(outputs, state, states)`` with `return_states`.
 
     Raises:
-        ShapeError: No leaves or no steps in xs, leaves of unequal time, lengths that do not fit, or
-            a cell whose output or state changes its structure or shape: names the leaf and the step.
-        DtypeError: A state or output that changes its dtype or is no Tensor; lengths not integers.
+        ShapeError: No leaves or no steps in xs, leaves of unequal time, lengths that do not fit; a
+            cell whose output or state changes its structure or shape: names the leaf and the step.
+        DtypeError: An output or state changes its dtype or is no Tensor; lengths not integers.
 
     >>> def total(x, state):
     ...     return state + x, state + x
@@ -183,7 +183,8 @@ class _Contract:
                 )
             if leaf.array.dtype != dtype:
                 raise DtypeError(
-                    f"scan: step {t}: {self.path(i)} is {leaf.dtype}; before it was {dtype}"
+                    f"scan: step {t}: {self.path(i)} is {leaf.dtype}; before it was {dtype}. "
+                    "Give xs and the first state the cell's dtype, with .astype(...)"
                 )
         return leaves
 
