@@ -1,4 +1,4 @@
-"""What all tests share: how hard Hypothesis tries, and which groups of tests this machine can run."""
+"""What all tests share: how hard Hypothesis tries, and which groups this machine can run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, settings
 import tinygradrnn as tgr
 
 # On CI, Hypothesis loads a profile by itself that draws the same examples at every run. Ours are
-# random everywhere; what failed is printed as a line to paste (@reproduce_failure). For more of them:
-# pytest --hypothesis-profile=thorough
-for name, examples in (("tinygradrnn", 100), ("thorough", 2000)):
+# random everywhere; what failed is printed as a line to paste (@reproduce_failure). To search
+# longer: pytest --hypothesis-profile=thorough
+for name, examples in (("quick", 40), ("thorough", 1000)):
     settings.register_profile(
         name,
         max_examples=examples,
@@ -23,7 +23,7 @@ for name, examples in (("tinygradrnn", 100), ("thorough", 2000)):
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
     )
-settings.load_profile("tinygradrnn")
+settings.load_profile("quick")
 
 
 def _gpu() -> str:

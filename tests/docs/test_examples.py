@@ -1,7 +1,7 @@
 """Every example runs: in docstrings, in the README and in the docs.
 
 In Markdown, ``python`` blocks run in order; those of one page share their names and an empty
-temporary folder. A block of ``>>>`` lines must print what it shows. A block that cannot run says so::
+temporary folder. A block of ``>>>`` lines must print what it shows. One that cannot run says so::
 
     <!-- not executed: needs a GPU -->
 """
@@ -69,6 +69,11 @@ def docstrings(module: ModuleType) -> Iterator[doctest.DocTest]:
 def test_docstrings(name: str) -> None:
     for test in docstrings(importlib.import_module(name)):
         run(test)
+
+
+@pytest.mark.parametrize("name", sorted(tgr.registry))
+def test_every_operation_has_an_example(name: str) -> None:
+    assert ">>>" in (tgr.registry[name].__doc__ or "")
 
 
 # ---------------------------------------------------------------------------------------- Markdown

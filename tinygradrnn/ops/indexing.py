@@ -40,7 +40,13 @@ def place(xp: Namespace, x: Any, /, key: Key, shape: tuple[int, ...]) -> Any:
     tensor([0., 5., 0.])
     """
     y = xp.backend.xp.zeros(shape, dtype=x.dtype, device=x.device)
-    y[resolve_key(key, shape)] = x
+    resolved = resolve_key(key, shape)
+    if None in resolved:  # the array standard reads with new axes, but does not write with them
+        axes = [k for k in resolved if not isinstance(k, int)]  # what the axes of x come from
+        kept = tuple(n for n, k in zip(x.shape, axes, strict=True) if k is not None)
+        x = xp.reshape(x, kept)
+        resolved = tuple(k for k in resolved if k is not None)
+    y[resolved] = x
     return y
 
 

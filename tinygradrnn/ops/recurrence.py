@@ -36,6 +36,9 @@ def linear_recurrence(xp: Any, b: Any, c: Any, initial: Any = None, /) -> Any:
 
 
 def _linear_recurrence(xp: Any, g: Any, b: Any, c: Any, initial: Any, out: Any) -> Any:
+    steps = out.shape[0]
+    if steps == 0:
+        return g, g, None if initial is None else xp.zeros_like(initial)
     # d_t = g_t + c_{t+1} d_{t+1}: the recurrence from the end, with c moved by one step.
     following = xp.concat([c[1:, ...], xp.zeros_like(c[:1, ...])], axis=0)
     d = xp.flip(
@@ -43,7 +46,7 @@ def _linear_recurrence(xp: Any, g: Any, b: Any, c: Any, initial: Any, out: Any) 
         axis=0,
     )
     first = xp.zeros_like(out[:1, ...]) if initial is None else xp.expand_dims(initial, axis=0)
-    before = xp.concat([first[: out.shape[0], ...], out[:-1, ...]], axis=0)
+    before = xp.concat([first, out[: steps - 1, ...]], axis=0)
     d_initial = None if initial is None else xp.sum(c[:1, ...] * d[:1, ...], axis=0)
     return d, d * before, d_initial
 
