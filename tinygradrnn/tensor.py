@@ -143,6 +143,11 @@ class Tensor(Value):
         return host if dtype is None else host.astype(dtype)
 
     def __dlpack__(self, **options: Any) -> Any:
+        if self.edge is not None:
+            raise GradientError(
+                "a Tensor that requires a gradient was handed to another library, which would drop "
+                "its graph; use .detach() to leave the tape on purpose"
+            )
         return self.array.__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:

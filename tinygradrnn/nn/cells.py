@@ -2,8 +2,8 @@
 
 :func:`tinygradrnn.scan` runs a cell over time. Parameters are named, shaped, ordered and
 initialised as in PyTorch, so weights move between the two; what differs is the call. PyTorch's
-cells return the new state alone, ``h`` or ``(h, c)``; ours return ``(output, state)``, as every cell
-does whatever its state is made of. The output of the cells here is the hidden state `h`.
+cells return the new state alone, ``h`` or ``(h, c)``; ours return ``(output, state)``, as every
+cell does whatever its state is made of. The output of the cells here is the hidden state `h`.
 """
 
 from __future__ import annotations
@@ -193,12 +193,12 @@ class GRUCell(GatedCell):
     def forward(self, x: Any, state: Any) -> tuple[Tensor, Tensor]:
         """The new h, as output and as state."""
         from_x, from_h = self.projections(x, state)
-        parts = (2 * self.hidden_size, self.hidden_size)  # both gates take one sigmoid
-        gates_x, new_x = split(from_x, parts, axis=-1)
-        gates_h, new_h = split(from_h, parts, axis=-1)
-        r, z = split(sigmoid(gates_x + gates_h), 2, axis=-1)
-        n = tanh(new_x + r * new_h)
-        h = n + z * (state - n)
+        r_x, z_x, n_x = split(from_x, 3, axis=-1)
+        r_h, z_h, n_h = split(from_h, 3, axis=-1)
+        r = sigmoid(r_x + r_h)
+        z = sigmoid(z_x + z_h)
+        n = tanh(n_x + r * n_h)
+        h = n + z * (state - n)  # one product less than as written above
         return h, h
 
 
@@ -214,8 +214,10 @@ class LSTMCell(GatedCell):
 
     ::
 
-        i, f, o = sigmoid(W_i x + b_i + U_i h + c_i), and so f and o
-        g = tanh(W_g x + b_g + U_g h + c_g)
+        i = sigmoid(W_ii x + b_ii + W_hi h + b_hi)
+        f = sigmoid(W_if x + b_if + W_hf h + b_hf)
+        g = tanh(W_ig x + b_ig + W_hg h + b_hg)
+        o = sigmoid(W_io x + b_io + W_ho h + b_ho)
         c' = f * c + i * g
         h' = o * tanh(c')
 

@@ -1,0 +1,31 @@
+"""Sphinx: how the docs are built. Every warning is an error, unresolved references included."""
+
+from __future__ import annotations
+
+from tinygradrnn import __version__
+
+project = "tinygradrnn"
+author = "the tinygradrnn authors"
+copyright = "the tinygradrnn authors"
+version = release = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build"]
+nitpicky = True
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+# Signatures say enough; the text says what a type cannot.
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+# Names of the standard library and of types have their pages elsewhere; the build needs no network.
+nitpick_ignore_regex = [("py:(class|exc)", r"(?!tinygradrnn).*")]
+
+html_theme = "furo"
+html_title = "tinygradrnn"
+html_show_sphinx = False
