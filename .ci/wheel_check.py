@@ -2,8 +2,9 @@
 
     .venv/bin/python .ci/wheel_check.py
 
-The wheel must hold the packages and nothing else. In a clean environment outside the repository it is
-installed with the plugin project of tests/plugins, whose backend must then pass ``check_backend``.
+The wheel must hold the packages and nothing else. In a clean environment outside the repository it
+is installed with the plugin project of tests/plugins, whose backend must then pass
+``check_backend``.
 """
 
 from __future__ import annotations

@@ -159,11 +159,11 @@ def test_a_backend_knows_the_contract_and_its_own_library(path: Path) -> None:
             assert library in BACKENDS[package] | {package} | sys.stdlib_module_names, str(found)
 
 
-# -------------------------------------------------------------------------------- in a fresh process
+# ------------------------------------------------------------------------------ in a fresh process
 
 
 def python(code: str, cwd: Path | None = None) -> str:
-    """Run code in a fresh interpreter in which every warning is an error; return what it printed."""
+    """Run code in a fresh interpreter, where every warning is an error; return what it printed."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=cwd
     )
@@ -181,9 +181,15 @@ def test_importing_loads_no_optional_package_and_no_backend(tmp_path: Path) -> N
     assert set(loaded.split()) - sys.stdlib_module_names <= {"tinygradrnn", "numpy"}
 
 
-def test_the_command_line_loads_neither_training_nor_numpy(tmp_path: Path) -> None:
+def test_only_the_chosen_backend_is_loaded(tmp_path: Path) -> None:
+    code = "import sys, tinygradrnn as tgr; tgr.tensor([1.0], backend='numpy'); print(*sys.modules)"
+    loaded = python(code, tmp_path).split()
+    assert [name for name in loaded if name.startswith("tinygradrnn_")] == ["tinygradrnn_numpy"]
+
+
+def test_help_on_the_command_line_loads_no_numpy_and_no_training(tmp_path: Path) -> None:
     loaded = python("import sys, tinygradrnn.cli; print(*sys.modules)", tmp_path).split()
-    assert not {"tinygradrnn.train", "tqdm", "safetensors", "matplotlib"} & set(loaded)
+    assert not {"numpy", "tinygradrnn.train", "tqdm", "safetensors", "matplotlib"} & set(loaded)
 
 
 @pytest.mark.parametrize("name", ["backends", "tests", "benchmarks", "docs"])

@@ -76,7 +76,7 @@ def test_a_sequence_and_all_its_gradients(
     total.backward()
 
     np.testing.assert_allclose(outputs.numpy(), z.detach().numpy(), rtol=1e-10, atol=1e-12)
-    pairs = [(a, b), *zip(state, states, strict=True)]
+    pairs: list[Any] = [(a, b), *zip(state, states, strict=True)]
     pairs += list(zip(mine.parameters(), other.parameters(), strict=True))
     for p, q in pairs:
         np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-9, atol=1e-11)
