@@ -76,7 +76,8 @@ def main() -> None:
         binaries = outside / "env" / ("Scripts" if sys.platform == "win32" else "bin")
         # -I: neither this folder nor PYTHONPATH may help.
         run(binaries / "python", "-I", "-m", "pip", "install", "--quiet", wheel, PLUGIN)
-        run(binaries / "python", "-I", "-W", "error", "-c", USE, cwd=outside)
+        (outside / "use.py").write_text(USE, encoding="utf-8")
+        run(binaries / "python", "-I", "-W", "error", "use.py", cwd=outside)
         run(binaries / "tinygradrnn", "backends", cwd=outside)
     print("the wheel holds what it should, and works with a plugin it has never seen")
 

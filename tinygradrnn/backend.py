@@ -40,7 +40,7 @@ class Backend(ABC):
         xp: The array namespace (``numpy``, or one made by ``array_api_compat``).
         device: The device as a short string, e.g. ``"cpu"`` or ``"cuda:0"``.
         overrides: Faster forward functions for named operations, called as
-            ``f(xp, *arrays, **parameters)``. Never a gradient.
+            ``f(*arrays, **parameters)``. Never a gradient.
         checks_indices: Whether ``xp.take`` and ``xp.take_along_axis`` raise on an index out of
             range by themselves. Where they do not, the library checks first.
     """

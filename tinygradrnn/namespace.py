@@ -28,7 +28,7 @@ class Namespace:
         ours = registry.get(name)
         override = self.backend.overrides.get(name)
         if override is not None:
-            found = functools.partial(override, self)
+            found = override
         elif ours is not None and not ours.standard:
             found = functools.partial(ours.forward, self)
         else:

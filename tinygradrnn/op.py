@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import Any, Concatenate, Generic, NamedTuple, NoReturn, ParamSpec, cast, overload
 
@@ -51,6 +51,7 @@ tensor_type: type[Value] = Value
 
 _PLAIN = frozenset({int, float, type(None)})
 _NO_PARAMS: dict[str, Any] = {}
+_EMPTY = id(inspect.Parameter.empty)
 
 
 class _Callable(Generic[P]):
@@ -66,6 +67,7 @@ class _Callable(Generic[P]):
         # Positional-only parameters are arrays, the others static: the array standard's own way.
         self.arrays = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_ONLY)
         self.statics = {p.name: p.default for p in parameters if p.name not in self.arrays}
+        self._names = tuple(self.statics)
         # A forward function that calls ``xp.<its own name>`` says: as in the array standard.
         self.standard = self.name in forward.__code__.co_names
         if self.name in registry:
@@ -87,15 +89,18 @@ class _Callable(Generic[P]):
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Sort a call's arguments into arrays and static parameters, with defaults filled in."""
         n = len(self.arrays)
-        if len(args) >= n and len(args) - n <= len(self.statics):
-            filled = {**self.statics, **dict(zip(self.statics, args[n:], strict=False)), **params}
-            unclear = (
-                len(args) > n
-                and params
-                and not params.keys().isdisjoint(list(self.statics)[: len(args) - n])
-            )
-            regular = len(filled) == len(self.statics) and not unclear
-            if regular and not any(v is inspect.Parameter.empty for v in filled.values()):
+        extra = len(args) - n
+        if extra == 0 or 0 < extra <= len(self.statics):
+            filled = self.statics | params
+            if extra:
+                names = self._names[:extra]
+                filled.update(zip(names, args[n:], strict=True))
+                extra = not params.keys().isdisjoint(names)  # given twice
+            if (
+                not extra
+                and len(filled) == len(self._names)
+                and _EMPTY not in map(id, filled.values())
+            ):
                 return tuple(args[:n]), filled
         try:  # the slow and thorough way, which also knows how to complain
             bound = self.__signature__.bind(*args, **params)
@@ -274,6 +279,7 @@ class Op(_Callable[P]):
         self.contracts = contracts
         self.rules: dict[str, Rule] = {}
         self.together: Rule | None = None
+        self._forwards: dict[Backend, Callable[..., Any]] = {}
         self._recipes: dict[int, Recipe] = {}  # by the bits of the inputs that need a gradient
 
     def vjp(self, **rules: Rule) -> None:
@@ -323,11 +329,9 @@ class Op(_Callable[P]):
             backend = backend or current_backend()
             arrays = [self.admit(a, i, backend, operands) for i, a in enumerate(arrays)]
         # 2. Compute.
-        xp = backend.namespace or namespace(backend)
-        forward = backend.overrides.get(self.name) or self.forward
         inputs: list[Any] = [arrays] if self.variadic else arrays
         try:
-            out = forward(xp, *inputs, **params)
+            out = (self._forwards.get(backend) or self._forward_on(backend))(*inputs, **params)
             if self.promotes:
                 dtype = out.dtype
                 for a in arrays:
@@ -338,7 +342,6 @@ class Op(_Callable[P]):
             self._explain(error, operands, params)
         if self.moves:
             backend = cast("Backend", params["target"])
-            xp = namespace(backend)
         # 3. Record.
         if active and not (self.differentiable and recording.enabled):
             active = 0
@@ -346,7 +349,7 @@ class Op(_Callable[P]):
             return self._record_many(out, inputs, edges, active, params, backend)
         shape = out.shape
         if not shape:  # NumPy makes scalars of 0-d results; a Tensor always holds an array
-            out = xp.asarray(out)
+            out = backend.xp.asarray(out)
         if not active or (self.casts and kind_of(out.dtype) != "f"):
             return tensor_type(out, backend)
         if self.variadic:
@@ -361,28 +364,30 @@ class Op(_Callable[P]):
 
     def _record_many(
         self,
-        outs: Iterable[Array],
+        outs: Sequence[Array],
         inputs: list[Any],
         edges: list[Edge | None],
         active: int,
         params: dict[str, Any],
         backend: Backend,
     ) -> tuple[Any, ...]:
-        outs = tuple([o if o.shape else backend.xp.asarray(o) for o in outs])
-        if not active or not outs:
+        shapes = tuple([o.shape for o in outs])
+        if () in shapes:
+            outs = [o if o.shape else backend.xp.asarray(o) for o in outs]
+        if not active or not shapes:
             return tuple([tensor_type(o, backend) for o in outs])
-        recipe = self._recipe(active)
-        node = Node(
-            recipe,
-            tuple(edges),
-            recipe.keep(outs, *inputs, **params),
-            params,
-            tuple([o.shape for o in outs]),
-            tuple([o.dtype for o in outs]),
-            backend,
-            recording.step,
-        )
+        recipe = self._recipes.get(active) or self._recipe(active)
+        saved = recipe.keep(tuple(outs), *inputs, **params)
+        dtypes = tuple([o.dtype for o in outs])
+        step = recording.step
+        node = Node(recipe, tuple(edges), saved, params, shapes, dtypes, backend, step)
         return tuple([tensor_type(o, backend, Output(node, i)) for i, o in enumerate(outs)])
+
+    def _forward_on(self, backend: Backend) -> Callable[..., Any]:
+        override = backend.overrides.get(self.name)
+        found = override or functools.partial(self.forward, namespace(backend))
+        self._forwards[backend] = found
+        return found
 
     def _recipe(self, active: int) -> Recipe:
         recipe = self._recipes.get(active)
@@ -456,14 +461,13 @@ class Unary(Op[P]):
             return self._run((x,), {})
         backend = x.backend
         array, edge = x.array, x.edge
-        xp = backend.namespace or namespace(backend)
         try:
-            out = (backend.overrides.get(self.name) or self.forward)(xp, array)
+            out = (self._forwards.get(backend) or self._forward_on(backend))(array)
         except Exception as error:
             self._explain(error, (x,), {})
         shape = out.shape
         if not shape:
-            out = xp.asarray(out)
+            out = backend.xp.asarray(out)
         if edge is None or not recording.enabled or not self.differentiable:
             return tensor_type(out, backend)
         recipe = self._recipes.get(1) or self._recipe(1)
@@ -493,9 +497,8 @@ class Binary(Op[P]):
             a, edge1, b, edge2 = x1, None, x2.array, x2.edge
         else:
             return self._run((x1, x2), {})
-        xp = backend.namespace or namespace(backend)
         try:
-            out = (backend.overrides.get(self.name) or self.forward)(xp, a, b)
+            out = (self._forwards.get(backend) or self._forward_on(backend))(a, b)
             if self.promotes:
                 dtype = out.dtype
                 if not (
@@ -507,7 +510,7 @@ class Binary(Op[P]):
             self._explain(error, (x1, x2), {})
         shape = out.shape
         if not shape:
-            out = xp.asarray(out)
+            out = backend.xp.asarray(out)
         active = (edge1 is not None) + 2 * (edge2 is not None)
         if not active or not recording.enabled or not self.differentiable:
             return tensor_type(out, backend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from tinygradrnn.errors import BackendError
 _halves = {np.dtype(t): np.asarray(0.5, t) for t in (np.float32, np.float64)}
 
 
-def _sigmoid(xp: Any, x: Any) -> Any:
+def _sigmoid(x: Any) -> Any:
     # tanh is vectorised and needs no guard against overflow. In place, and with a half that NumPy
     # need not convert at each call, it takes half the time on the small arrays of one step.
     half = _halves.get(x.dtype)
@@ -31,7 +32,19 @@ class NumpyBackend(Backend):
 
     xp = np
     checks_indices = True
-    overrides: ClassVar[Mapping[str, Callable[..., Any]]] = {"sigmoid": _sigmoid}
+    # What happens at every step of a small network goes straight to NumPy's own functions.
+    overrides: ClassVar[Mapping[str, Callable[..., Any]]] = {
+        "sigmoid": _sigmoid,
+        "add": operator.add,
+        "subtract": operator.sub,
+        "multiply": operator.mul,
+        "divide": operator.truediv,
+        "negative": operator.neg,
+        "matmul": operator.matmul,
+        "matrix_transpose": operator.attrgetter("mT"),
+        "tanh": np.tanh,
+        "exp": np.exp,
+    }
 
     def __init__(self, device: str = "cpu") -> None:
         if device != "cpu":

@@ -33,10 +33,13 @@ MODULES += [info.name for info in pkgutil.walk_packages(tgr.__path__, "tinygradr
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty folder to work in; the current backend is put back."""
+    """An empty folder to work in; the current backend and the list of operations are put back."""
     monkeypatch.chdir(tmp_path)
+    operations = dict(tgr.registry)
     with tgr.use_backend(tgr.current_backend()):
         yield
+    tgr.registry.clear()
+    tgr.registry.update(operations)
 
 
 def run(test: doctest.DocTest) -> dict[str, Any]:
