@@ -44,7 +44,8 @@ class CupyBackend(Backend):
         self._cupy, self._cupyx, self._device = cupy, cupyx, cupy.cuda.Device(int(number))
 
     def is_array(self, value: object) -> bool:
-        return isinstance(value, self._cupy.ndarray) and value.device == self._device
+        array: Any = value
+        return isinstance(array, self._cupy.ndarray) and array.device == self._device
 
     def from_host(self, array: Any) -> Any:
         with self._device:
