@@ -287,10 +287,11 @@ def jacobian(f: Callable[..., Any], inputs: Any) -> Any:
     size = 1
     for n in y.array.shape:
         size *= n
-    rows: list[tuple[Any, ...]] = []
     eye = xp.eye(size, dtype=y.array.dtype, device=y.array.device)
-    for i in range(size):
-        rows.append(pull(engine.tensor_type(xp.reshape(eye[i, ...], y.array.shape), backend)))
+    rows: list[tuple[Any, ...]] = [
+        pull(engine.tensor_type(xp.reshape(eye[i, ...], y.array.shape), backend))
+        for i in range(size)
+    ]
     results: list[Any] = []
     for k, x in enumerate(ins):
         shape = (*y.array.shape, *engine.as_value(x).array.shape)

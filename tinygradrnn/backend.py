@@ -74,7 +74,7 @@ class Backend(ABC):
 
     def synchronize(self) -> None:
         """Wait until the device has finished all work. A host backend has nothing to wait for."""
-        return None
+        return
 
     def quiet(self) -> AbstractContextManager[Any]:
         """A context in which arithmetic does not warn: gradients at a kink may well be infinite."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 from tinygradrnn import op as engine
 from tinygradrnn.errors import GradientError, ShapeError
 from tinygradrnn.namespace import recorded
-from tinygradrnn.op import Share
+from tinygradrnn.recipe import Share
 from tinygradrnn.tape import (
     Edge,
     Leaf,
@@ -86,7 +86,7 @@ def backpropagate(
                     "again, or cut a carried state's history with .detach()"
                 )
             if create_graph:
-                saved = recipe.lift(node)
+                saved = recipe.lift(node, engine.tensor_type)
                 recording.step = node.step
             inputs = node.inputs
             for way in recipe.rules:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from tinygradrnn import nn
-from tinygradrnn.backend import current_backend
 from tinygradrnn.data import REPLACEMENT, Vocabulary
 from tinygradrnn.errors import DataError
 from tinygradrnn.ops.losses import cross_entropy
@@ -34,7 +33,7 @@ class CharModel(nn.Module):
         embedding_size, hidden_size: Features of a character, and of the cell's state.
         rng: Where the first weights are drawn from.
 
-    >>> model = CharModel(5, "gru", 4, 8, current_backend().rng(0))
+    >>> model = CharModel(5, "gru", 4, 8, tgr.current_backend().rng(0))
     >>> logits, state = model(tgr.tensor([[0], [3]]))
     >>> logits.shape
     (2, 1, 5)

@@ -38,8 +38,8 @@ def resolve_dtype(backend: Backend, dtype: Any) -> Any:
         name = {float: "float32", int: "int64", bool: "bool"}.get(dtype, dtype.__name__)
     else:
         name = str(dtype).rpartition(".")[2]
-    found = getattr(backend.xp, "bool" if name in ("bool_", "bool") else name, None)
-    if found is None or "int" not in name and "float" not in name and "bool" not in name:
+    found = getattr(backend.xp, "bool" if name == "bool_" else name, None)
+    if found is None or not any(kind in name for kind in ("int", "float", "bool")):
         raise DtypeError(f"astype: unknown data type {dtype!r}; expected e.g. 'float32' or 'int64'")
     return found
 

@@ -28,23 +28,22 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from types import MethodType
-from typing import Any, Concatenate, Generic, NamedTuple, NoReturn, ParamSpec, cast, overload
+from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, cast, overload
 
 from tinygradrnn.backend import Array, Backend, current_backend
 from tinygradrnn.convert import Scalar, as_array, describe, kind_of
 from tinygradrnn.errors import (
     DeviceError,
     DtypeError,
-    GradientError,
     IndexRangeError,
     ShapeError,
     TinygradrnnError,
 )
 from tinygradrnn.namespace import namespace, recorded, registry
+from tinygradrnn.recipe import Recipe, Rule
 from tinygradrnn.tape import Edge, Node, Output, Value, recording
 
 P = ParamSpec("P")
-Rule = Callable[..., Any]
 
 tensor_type: type[Value] = Value
 """The class of results. tensor.py, which builds on the operations, puts Tensor here."""
@@ -141,107 +140,6 @@ class _Callable(Generic[P]):
         return self.arrays[position]
 
 
-class Share(NamedTuple):
-    """How a node's cotangent becomes the share of one of its inputs.
-
-    Attributes:
-        position: The input; None if the rule gives a share for every input at once.
-        rule: Called with ``xp``, the cotangent and what the node saved.
-        contracts: Whether the shares of many steps may be computed at once (see :class:`Op`).
-        needs: Where in what the node saved the rule looks.
-    """
-
-    position: int | None
-    rule: Callable[[Any, Any, Sequence[Any]], Any]
-    contracts: bool
-    needs: tuple[int, ...]
-
-
-class Recipe:
-    """An Op for one choice of inputs that need a gradient: what to save, which rules to run."""
-
-    __slots__ = ("keep", "layout", "op", "rules")
-
-    def __init__(self, op: Op[...], active: int) -> None:
-        self.op = op
-        names = op.arrays
-        wanted: dict[str, None] = {}
-        rules: list[tuple[int | None, Rule]] = []
-        for position, name in enumerate(names):
-            if op.variadic or active >> position & 1:
-                rule = op.rules.get(name)
-                if rule is None:
-                    raise GradientError(f"{op.name}: no gradient with respect to {name!r}")
-                joint = op.variadic or rule is op.together
-                if not joint or (None, rule) not in rules:
-                    rules.append((None if joint else position, rule))
-                wanted.update(dict.fromkeys(_needs(rule)))
-        # Two small functions made from source: one picks what to save out of a call, one for each
-        # rule hands it back. They run at every operation, and a generic loop would cost as much as
-        # the arithmetic of a small step.
-        self.layout = tuple(wanted)
-        available = {"out", *names, *op.statics}
-        pick = ", ".join(_source(w, available, op) for w in wanted)
-        order = ", ".join(["out", *names, *op.statics])
-        self.keep = eval(f"lambda {order}: ({pick}{',' if wanted else ''})", {"_shape": _shape})
-        self.rules = tuple(
-            Share(
-                position,
-                _caller(rule, self.layout),
-                position is not None and names[position] == op.contracts,
-                tuple(self.layout.index(name) for name in _needs(rule)),
-            )
-            for position, rule in rules
-        )
-
-    def lift(self, node: Node) -> tuple[Any, ...]:
-        """What `node` saved, with arrays as Tensors that know where on the tape they come from."""
-        saved = node.saved
-        assert saved is not None
-        lifted: list[Any] = []
-        for name, value in zip(self.layout, saved, strict=True):
-            if name == "out":
-                if isinstance(value, tuple):
-                    many = cast("tuple[Array, ...]", value)
-                    value = tuple(_lift(a, node, Output(node, i)) for i, a in enumerate(many))
-                else:
-                    value = _lift(value, node, node)
-            elif name in self.op.arrays:
-                value = _lift(value, node, node.inputs[self.op.arrays.index(name)])
-            lifted.append(value)
-        return tuple(lifted)
-
-
-def _lift(value: Any, node: Node, edge: Edge | None) -> Any:
-    return tensor_type(value, node.backend, edge) if node.backend.is_array(value) else value
-
-
-def _needs(rule: Rule) -> list[str]:
-    return list(inspect.signature(rule).parameters)[2:]
-
-
-def _source(name: str, available: set[str], op: Op[...]) -> str:
-    if name in available:
-        return name
-    base, _, attribute = name.rpartition("_")
-    if base in op.arrays and attribute == "shape":
-        return f"_shape({base})"
-    if base in op.arrays and attribute == "dtype":
-        return f"{base}.dtype"
-    raise TypeError(f"a gradient rule of {op.name} asks for {name!r}, which is none of its names")
-
-
-def _shape(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return tuple(v.shape for v in cast("Sequence[Array]", value))
-    return () if isinstance(value, Scalar) else value.shape
-
-
-def _caller(rule: Rule, layout: tuple[str, ...]) -> Callable[[Any, Any, Sequence[Any]], Any]:
-    picked = "".join(f", saved[{layout.index(name)}]" for name in _needs(rule))
-    return eval(f"lambda xp, g, saved: rule(xp, g{picked})", {"rule": rule})
-
-
 class Op(_Callable[P]):
     """A named forward function with its vector-Jacobian product; knows no device and no time.
 
@@ -296,6 +194,7 @@ class Op(_Callable[P]):
         self.together = rule
 
     def __call__(self, *args: P.args, **params: P.kwargs) -> Any:
+        """Compute, and record if a gradient is asked for."""
         if self.statics or params or len(args) != len(self.arrays):
             args, params = self.bind(args, params)  # type: ignore[assignment]
         return self._run(cast("tuple[Any, ...]", args), cast("dict[str, Any]", params))
@@ -457,6 +356,7 @@ class Unary(Op[P]):
     """An Op of one array and nothing else: :meth:`Op._run` without its loop, for speed."""
 
     def __call__(self, x: Any, /) -> Any:  # type: ignore[override]
+        """Compute, and record if a gradient is asked for."""
         if not isinstance(x, Value):
             return self._run((x,), {})
         backend = x.backend
@@ -481,6 +381,7 @@ class Binary(Op[P]):
     """An Op of two arrays and nothing else: :meth:`Op._run` without its loop, for speed."""
 
     def __call__(self, x1: Any, x2: Any, /) -> Any:  # type: ignore[override]
+        """Compute, and record if a gradient is asked for."""
         if isinstance(x1, Value):
             backend = x1.backend
             a, edge1 = x1.array, x1.edge
@@ -525,6 +426,7 @@ class Composite(_Callable[P]):
     """A function over ``xp`` that is recorded by its parts and so needs no rule of its own."""
 
     def __call__(self, *args: P.args, **params: P.kwargs) -> Any:
+        """Compute, and record if a gradient is asked for."""
         arrays, statics = self.bind(args, params)
         backend = next((a.backend for a in arrays if isinstance(a, Value)), None)
         backend = backend or current_backend()

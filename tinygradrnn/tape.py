@@ -19,7 +19,7 @@ from tinygradrnn.backend import Array, Backend
 from tinygradrnn.errors import GradientError
 
 if TYPE_CHECKING:
-    from tinygradrnn.op import Recipe
+    from tinygradrnn.recipe import Recipe
 
 
 class Recording(threading.local):

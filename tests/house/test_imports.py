@@ -24,6 +24,7 @@ ROOMS = """
     tape
     convert
     namespace
+    recipe
     op
     backprop
     autodiff
@@ -46,7 +47,8 @@ LEAVES = {"testing", "inspect", "viz"}  # nothing imports them
 
 EXCEPTIONS = {
     ("backend", "random"): "rng() returns a Generator, loaded when the first one is asked for",
-    ("tape", "op"): "a type's name only: a node holds what its operation recorded",
+    ("tape", "recipe"): "a type's name only: a node holds what its operation recorded",
+    ("recipe", "op"): "a type's name only: a recipe is an operation's",
     ("namespace", "op"): "types' names only: the registry holds operations",
 }
 

@@ -76,7 +76,7 @@ def test_layer_norm(lead: tuple[int, ...], shape: tuple[int, ...], form: int) ->
 
     options = {"elementwise_affine": form > 0, "bias": form > 1}
     x = np.random.default_rng(0).standard_normal((*lead, *shape)) * 3 + 1
-    theirs = torch.nn.LayerNorm(shape, **options, dtype=torch.float64)
+    theirs = torch.nn.LayerNorm(list(shape), **options, dtype=torch.float64)
     with torch.no_grad():
         for p in theirs.parameters():
             p.normal_()

@@ -14,7 +14,6 @@ import numpy as np
 from tinygradrnn.backend import Backend
 from tinygradrnn.errors import BackendError
 
-
 _Array: Any = type(strict.zeros(0))  # the class has no public name
 
 
@@ -32,7 +31,8 @@ class StrictBackend(Backend):
         self._host = strict.Device("CPU_DEVICE")
 
     def is_array(self, value: object) -> bool:
-        return isinstance(value, _Array) and value.device == self._device
+        array: Any = value
+        return isinstance(array, _Array) and array.device == self._device
 
     def from_host(self, array: Any) -> Any:
         return strict.asarray(np.array(array), device=self._device, copy=True)
