@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 from tinygradrnn import op as engine
-from tinygradrnn.backend import Array
+from tinygradrnn.backend import Array, Backend
 from tinygradrnn.backprop import backpropagate
 from tinygradrnn.convert import describe
 from tinygradrnn.errors import DeviceError, DtypeError, GradientError, ShapeError
@@ -55,7 +55,7 @@ def backward(
     found = backpropagate([(edge, seed)], None, retain=retain, create_graph=create_graph)
     for leaf, g in found.items():
         leaf = cast("Leaf", leaf)
-        g = g if create_graph else engine.tensor_type(g, leaf.backend)
+        g = g if create_graph else _wrapped(g, leaf.backend)
         if leaf.grad is None:
             leaf.grad = g
         elif create_graph:
@@ -114,9 +114,13 @@ def grad(
                 f"grad: the outputs do not depend on inputs[{i}] ({describe(x)}). "
                 "Pass allow_unused=True to get None for it"
             )
-        wrap = g is not None and not create_graph
-        results.append(engine.tensor_type(g, x.backend) if wrap else g)
+        results.append(g if g is None or create_graph else _wrapped(g, x.backend))
     return tuple(results)
+
+
+def _wrapped(array: Array, backend: Backend) -> Value:
+    # NumPy makes scalars of 0-d results; a Tensor always holds an array.
+    return engine.tensor_type(array if array.shape else backend.xp.asarray(array), backend)
 
 
 def _several(tensors: Any) -> list[Any]:

@@ -67,8 +67,10 @@ class _Callable(Generic[P]):
         self.arrays = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_ONLY)
         self.statics = {p.name: p.default for p in parameters if p.name not in self.arrays}
         self._names = tuple(self.statics)
-        # A forward function that calls ``xp.<its own name>`` says: as in the array standard.
-        self.standard = self.name in forward.__code__.co_names
+        # A forward function that calls ``xp.<its own name>`` says: as in the array standard. One
+        # that reaches past it to the backend's own namespace (``take``) does more than that.
+        names = forward.__code__.co_names
+        self.standard = self.name in names and "backend" not in names
         if self.name in registry:
             raise ValueError(f"operation {self.name!r} is already registered")
         registry[self.name] = cast("Op[...]", self)

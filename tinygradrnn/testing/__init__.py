@@ -1,0 +1,9 @@
+"""What users and plugin authors test with: gradients against differences, backends against NumPy.
+
+A leaf of the library: nothing else imports it.
+"""
+
+from tinygradrnn.testing.check import check_backend
+from tinygradrnn.testing.gradients import gradcheck, gradgradcheck
+
+__all__ = ["check_backend", "gradcheck", "gradgradcheck"]
