@@ -1,0 +1,59 @@
+"""The gradient at kinks and ties, by value: PyTorch's choices, as the docstrings say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygradrnn as tgr
+
+
+def gradient(f: Callable[..., Any], *arrays: Any) -> list[Any]:
+    xs = [tgr.tensor(np.asarray(a, np.float64), requires_grad=True) for a in arrays]
+    return [g.tolist() for g in tgr.grad(tgr.sum(f(*xs)), xs)]
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "expected"),
+    [
+        (tgr.abs, [-1, 0, 2], [-1, 0, 1]),
+        (tgr.relu, [-1, 0, 2], [0, 0, 1]),
+        (tgr.sign, [-1, 0, 2], [0, 0, 0]),
+        (lambda x: tgr.clip(x, -1, 1), [-2, -1, 0, 1, 2], [0, 1, 1, 1, 0]),
+        (tgr.max, [1, 3, 3, 2], [0, 0.5, 0.5, 0]),
+        (tgr.min, [1, 1, 1, 2], [1 / 3, 1 / 3, 1 / 3, 0]),
+        (lambda x: tgr.max(x, axis=0), [[1, 2], [1, 0]], [[0.5, 1], [0.5, 0]]),
+        (tgr.std, [2, 2, 2], [0, 0, 0]),
+        (tgr.sqrt, [0, 4], [np.inf, 0.25]),
+        (tgr.prod, [0, 2, 3], [6, 0, 0]),
+        (tgr.prod, [0, 0, 3], [0, 0, 0]),
+        (lambda x: x**0, [0, 2], [0, 0]),
+        (lambda x: x**1, [0, 2], [1, 1]),
+        (tgr.logsumexp, [-np.inf, 0], [0, 1]),
+    ],
+)
+def test_one_argument(f: Any, x: Any, expected: Any) -> None:
+    assert gradient(f, x) == [expected]
+
+
+@pytest.mark.parametrize("f", [tgr.maximum, tgr.minimum])
+def test_a_tie_is_shared(f: Any) -> None:
+    a, b = gradient(f, [1, 2, 3], [1, 5, 0])
+    assert a[0] == b[0] == 0.5
+    assert [x + y for x, y in zip(a, b, strict=True)] == [1, 1, 1]
+
+
+def test_the_exponent_of_base_zero() -> None:
+    assert gradient(tgr.pow, [0, 0, 0], [0, 1, 2])[1] == [0, 0, 0]
+    with np.errstate(all="ignore"):
+        assert np.isnan(gradient(tgr.pow, [-2], [2])[1]).all()
+
+
+def test_gradcheck_says_so_and_does_not_loosen() -> None:
+    for f, point in ((tgr.relu, 0.0), (tgr.abs, 0.0), (lambda x: tgr.clip(x, -1, 1), 1.0)):
+        x = tgr.tensor([point], dtype="float64", requires_grad=True)
+        with pytest.raises(tgr.errors.GradcheckError, match="kink"):
+            tgr.testing.gradcheck(f, x)
