@@ -22,8 +22,9 @@ def gradcheck(
 
     An element passes if ``|analytic - numeric| <= rtol * max(|analytic|, |numeric|) + noise``. There
     is no fixed absolute tolerance under which a small wrong gradient could hide: `noise` is what
-    rounding can do to the difference quotient itself, ``64 * 2.2e-16 * scale / step``, where
-    `scale` is the largest output of this very function, plus what rounding the input moves it by.
+    rounding can do to the two numbers compared, from the magnitudes of this very function's inputs,
+    outputs, slope and curvature, and the step. (It does not see inside: a function whose
+    intermediate values are far larger than its result can fail for rounding alone.)
 
     Args:
         f: A function of the inputs that returns a Tensor, or a tuple of them, of any shape.
@@ -148,6 +149,9 @@ def _compare(
                 f"analytic {column}, numeric {numeric}"
             )
         noise = 64 * UNIT * (largest + abs(float(host.flat[k])) * np.abs(numeric)) / step
+        # And what rounding the inputs can do to the analytic gradient, through the curvature.
+        curvature = np.abs(above - 2 * centre + below) / step**2
+        noise = noise + 64 * UNIT * float(np.abs(host).max()) * curvature
         _refuse_kinks(at, centre, (above, below), (i, k, step, noise), host)
         error = np.abs(column - numeric)
         allowed = rtol * np.maximum(np.abs(column), np.abs(numeric)) + noise
