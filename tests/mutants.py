@@ -3,9 +3,9 @@
     python tests/mutants.py
 
 A rule is broken by its sign, by a factor of 1.001, by a factor of 2, and by adding 0.001. For each
-mutant the cases of its operation go through ``gradcheck`` until one fails. A mutant that passes them
-all has survived: the exit code is then 1. A rule that gives nothing but zeros is the same under a
-change of sign or factor; for those only the addition counts.
+mutant the cases of its operation go through ``gradcheck`` until one fails. A mutant that passes
+them all has survived: the exit code is then 1. A rule that gives nothing but zeros is the same
+under a change of sign or factor; for those only the addition counts.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def main() -> int:
     table = [c for c in cases() if not c.kink and any(a.dtype.kind == "f" for a in c.arrays)]
     survived: list[str] = []
     count = same = 0
-    for name, op in sorted(tgr.registry.items()):
+    registry: dict[str, Any] = dict(sorted(tgr.registry.items()))
+    for name, op in registry.items():
         if not getattr(op, "rules", None):
             continue
         original, together = dict(op.rules), op.together

@@ -8,7 +8,7 @@ from typing import Any, cast
 from tinygradrnn import op as engine
 from tinygradrnn.backend import Array, Backend
 from tinygradrnn.backprop import backpropagate
-from tinygradrnn.convert import describe
+from tinygradrnn.convert import as_array, describe
 from tinygradrnn.errors import DeviceError, DtypeError, GradientError, ShapeError
 from tinygradrnn.namespace import registry
 from tinygradrnn.tape import (
@@ -118,6 +118,14 @@ def grad(
     return tuple(results)
 
 
+def _beside(value: Any, other: Value) -> Value:
+    """A Tensor beside `other`: numbers and lists take its dtype, arrays keep their own."""
+    if isinstance(value, Value):
+        return value
+    dtype = None if hasattr(value, "dtype") else other.array.dtype
+    return engine.tensor_type(as_array(value, other.backend, dtype), other.backend)
+
+
 def _wrapped(array: Array, backend: Backend) -> Value:
     # NumPy makes scalars of 0-d results; a Tensor always holds an array.
     return engine.tensor_type(array if array.shape else backend.xp.asarray(array), backend)
@@ -150,8 +158,7 @@ def _seed(result: Value, gradient: Any, name: str, create_graph: bool) -> Any:
             )
         seed: Array = backend.xp.ones_like(array)
         return engine.tensor_type(seed, backend) if create_graph else seed
-    if not isinstance(gradient, Value):
-        gradient = engine.as_value(gradient, backend)
+    gradient = _beside(gradient, result)
     if gradient.backend is not backend:
         raise DeviceError(
             f"{name}: the result is on {backend}, its upstream gradient on {gradient.backend}"
@@ -223,7 +230,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., tuple[
     def pullback(*cotangents: Any) -> tuple[Any, ...]:
         if len(cotangents) != len(outs):
             raise ShapeError(f"vjp: {len(outs)} outputs but {len(cotangents)} cotangents")
-        given = [engine.as_value(c, o.backend) for c, o in zip(cotangents, outs, strict=True)]
+        given = [_beside(c, o) for c, o in zip(cotangents, outs, strict=True)]
         return tuple(_pull(outs, ins, given, create_graph=_matters(outs, ins, given)))
 
     return y, pullback
@@ -256,7 +263,9 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     tensor([2.])
     """
     values = [engine.as_value(p) for p in primals]
-    directions = [engine.as_value(t) for t in tangents]
+    if len(tangents) != len(values):
+        raise ShapeError(f"jvp: {len(values)} primals but {len(tangents)} tangents")
+    directions = [_beside(t, v) for t, v in zip(tangents, values, strict=True)]
     shapes = [tuple(v.array.shape) for v in values]
     if shapes != [tuple(t.array.shape) for t in directions]:
         found = [tuple(t.array.shape) for t in directions]

@@ -328,6 +328,7 @@ class Op(_Callable[P]):
             IndexError: IndexRangeError,
             ValueError: ShapeError,
             TypeError: DtypeError,
+            AttributeError: DtypeError,  # something that is no array was asked for its shape
         }
         for builtin, ours in kinds.items():
             if isinstance(error, builtin):
@@ -357,10 +358,10 @@ def op(forward: Callable[..., Any] | None = None, /, **flags: Any) -> Any:
 class Unary(Op[P]):
     """An Op of one array and nothing else: :meth:`Op._run` without its loop, for speed."""
 
-    def __call__(self, x: Any, /) -> Any:  # type: ignore[override]
+    def __call__(self, x: Any, /, *more: Any, **params: Any) -> Any:  # type: ignore[override]
         """Compute, and record if a gradient is asked for."""
-        if not isinstance(x, Value):
-            return self._run((x,), {})
+        if more or params or not isinstance(x, Value):
+            return cast("Any", super()).__call__(x, *more, **params)
         backend = x.backend
         array, edge = x.array, x.edge
         try:
@@ -382,8 +383,13 @@ class Unary(Op[P]):
 class Binary(Op[P]):
     """An Op of two arrays and nothing else: :meth:`Op._run` without its loop, for speed."""
 
-    def __call__(self, x1: Any, x2: Any, /) -> Any:  # type: ignore[override]
+    def __call__(  # type: ignore[override]
+        self, x1: Any, x2: Any = None, /, *more: Any, **params: Any
+    ) -> Any:
         """Compute, and record if a gradient is asked for."""
+        if x2 is None or more or params:
+            given = (x1,) if x2 is None else (x1, x2)
+            return cast("Any", super()).__call__(*given, *more, **params)
         if isinstance(x1, Value):
             backend = x1.backend
             a, edge1 = x1.array, x1.edge

@@ -18,7 +18,9 @@ SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
 
 def values(shape: Any) -> Any:
     # A grid that avoids zero: no two results are almost equal, no shrinking towards a kink.
-    return hnp.arrays(np.float64, shape, elements=st.sampled_from([-1.7, -0.9, -0.3, 0.4, 1.1, 1.9]))
+    return hnp.arrays(
+        np.float64, shape, elements=st.sampled_from([-1.7, -0.9, -0.3, 0.4, 1.1, 1.9])
+    )
 
 
 def leaf(array: Any) -> Any:

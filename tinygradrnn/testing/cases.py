@@ -57,9 +57,9 @@ def cases() -> list[Case]:
 
     def away(*shape: int) -> Any:
         """Values well away from integers and from zero, of both signs."""
-        return np.asarray(
-            rng.uniform(0.2, 0.8, shape) + rng.integers(0, 3, shape)
-        ) * rng.choice([-1.0, 1.0], shape)
+        return np.asarray(rng.uniform(0.2, 0.8, shape) + rng.integers(0, 3, shape)) * rng.choice(
+            [-1.0, 1.0], shape
+        )
 
     def apart(*shape: int) -> Any:
         """Values of which no two are near each other."""

@@ -20,10 +20,11 @@ def gradcheck(
 ) -> bool:
     """Compare the whole Jacobian of `f` with central differences, element by element.
 
-    An element passes if ``|analytic - numeric| <= rtol * max(|analytic|, |numeric|) + noise``. There
-    is no fixed absolute tolerance under which a small wrong gradient could hide: `noise` is what
-    rounding can do to the two numbers compared, from the magnitudes of this very function's inputs,
-    outputs, slope and curvature, and the step. (It does not see inside: a function whose
+    An element passes if
+    ``|analytic - numeric| <= rtol * max(|analytic|, |numeric|) + noise``.
+    There is no fixed absolute tolerance under which a small wrong gradient could hide: `noise` is
+    what rounding can do to the two numbers compared, from the magnitudes of this very function's
+    inputs, outputs, slope and curvature, and the step. (It does not see inside: a function whose
     intermediate values are far larger than its result can fail for rounding alone.)
 
     Args:
@@ -45,7 +46,7 @@ def gradcheck(
     >>> tgr.testing.gradcheck(tgr.tanh, x)
     True
     """
-    given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    given: list[Any] = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     places = [i for i, x in enumerate(given) if isinstance(x, Tensor) and x.requires_grad]
     for i in places:
         if "float64" not in str(given[i].dtype):
@@ -222,7 +223,7 @@ def gradgradcheck(
     >>> tgr.testing.gradgradcheck(tgr.tanh, x)
     True
     """
-    given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    given: list[Any] = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     places = [i for i, x in enumerate(given) if isinstance(x, Tensor) and x.requires_grad]
     rng = np.random.default_rng(0)
     ups = [
