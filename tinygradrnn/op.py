@@ -285,8 +285,8 @@ class Op(_Callable[P]):
         return tuple([tensor_type(o, backend, Output(node, i)) for i, o in enumerate(outs)])
 
     def _forward_on(self, backend: Backend) -> Callable[..., Any]:
-        override = backend.overrides.get(self.name)
-        found = override or functools.partial(self.forward, namespace(backend))
+        xp = namespace(backend)  # made in any case: the walk back relies on it
+        found = backend.overrides.get(self.name) or functools.partial(self.forward, xp)
         self._forwards[backend] = found
         return found
 

@@ -179,3 +179,12 @@ def test_a_generator_goes_on_from_its_state() -> None:
     other = tgr.current_backend().rng(2)
     other.state = state
     assert other.normal((3,)).tolist() == expected
+
+
+def test_the_first_operation_of_a_process_has_a_gradient() -> None:
+    # Also where it is one that the backend overrides, and its gradient needs a sum.
+    code = (
+        "import tinygradrnn as tgr; x = tgr.tensor([1.0], requires_grad=True); "
+        "y = tgr.tensor([1.0, 2.0]); (x * y).backward([1.0, 1.0]); print(x.grad.tolist())"
+    )
+    assert run(code).stdout.strip() == "[3.0]"

@@ -93,7 +93,7 @@ def ours(path: Path) -> Iterator[tuple[Import, str]]:
     for found in imports(path):
         package, *rest = found.module.split(".")
         if package == "tinygradrnn":
-            if not rest and room(path) in LEAVES:
+            if not rest and room_of(path) in LEAVES:
                 continue  # a leaf may use the public face, as a user would
             assert rest, f"{found}, which holds every room: import the one that is meant"
             if rest[0] != room_of(path):
