@@ -105,7 +105,9 @@ def _train(args: Any) -> int:
     else:
         settings = Settings(**given)
     folder = args.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-    return train(settings, folder, steps=args.steps, resume=args.resume)
+    # The name we were called by, so that what we print can be pasted: .venv/bin/tinygradrnn
+    called = sys.argv[0] if Path(sys.argv[0]).name == "tinygradrnn" else "tinygradrnn"
+    return train(settings, folder, steps=args.steps, resume=args.resume, program=called)
 
 
 def _sample(args: Any) -> int:

@@ -274,6 +274,7 @@ def train(
     *,
     steps: int,
     resume: bool = False,
+    program: str = "tinygradrnn",
     report_every: int = 50,
     sample_every: int = 300,
     save_every: int = 100,
@@ -323,10 +324,10 @@ def train(
     run.save(folder)
     if stopped():
         tqdm.write(
-            f"stopped after {run.step} steps; go on with: tinygradrnn train --resume --out {folder}"
+            f"stopped after {run.step} steps; go on with: {program} train --resume --out {folder}"
         )
         return 128 + stopped()
-    _finish(run, log, folder, tqdm.write)
+    _finish(run, log, folder, program, tqdm.write)
     return 0
 
 
@@ -405,7 +406,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def _finish(run: Run, log: Log, folder: Path, say: Callable[[str], Any]) -> None:
+def _finish(run: Run, log: Log, folder: Path, program: str, say: Callable[[str], Any]) -> None:
     """The last sample, and the validation figure beside those of simple models."""
     say(f"\n--- after {run.step} steps ---\n{run.sample(400)}\n")
     bits = run.validate()
@@ -418,7 +419,7 @@ def _finish(run: Run, log: Log, folder: Path, say: Callable[[str], Any]) -> None
         say("  (xz sees all the text at once and gains from whole passages that repeat)")
     picture = _picture(log, folder)
     say(f"\nrun saved in {folder}{f', loss curve in {picture}' if picture else ''}")
-    say(f"write with it: tinygradrnn sample {folder}")
+    say(f"write with it: {program} sample {folder}")
 
 
 def _picture(log: Log, folder: Path) -> Path | None:

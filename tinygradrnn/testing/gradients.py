@@ -9,6 +9,7 @@ import numpy as np
 
 import tinygradrnn as tgr
 from tinygradrnn.errors import DtypeError, GradcheckError
+from tinygradrnn.nn import Parameter
 from tinygradrnn.tensor import Tensor
 
 Function = Callable[..., Any]
@@ -29,7 +30,8 @@ def gradcheck(
 
     Args:
         f: A function of the inputs that returns a Tensor, or a tuple of them, of any shape.
-        inputs: Tensors. Those that require a gradient must be float64; others are passed on.
+        inputs: Tensors. Those that require a gradient must be float64; others are passed on. A
+            Parameter is changed in its place, so the weights of a module can be checked.
         eps: The step, relative for inputs larger than 1.
         rtol: The relative error that passes.
 
@@ -129,8 +131,17 @@ def _compare(
         moved = host.copy()
         moved.flat[k] += shift
         args = list(given)
-        args[i] = tgr.tensor(moved, requires_grad=True, backend=given[i].backend)
-        found = [out.numpy().ravel() for out in _outputs(f(*args))]
+        if isinstance(given[i], Parameter):  # a module holds it, so it is moved where it is
+            original = given[i].array
+            given[i].assign(moved)
+            try:
+                outs = _outputs(f(*args))
+            finally:
+                given[i].assign(tgr.tensor(original, backend=given[i].backend))
+        else:
+            args[i] = tgr.tensor(moved, requires_grad=True, backend=given[i].backend)
+            outs = _outputs(f(*args))
+        found = [out.numpy().ravel() for out in outs]
         return np.concatenate(found) if found else np.zeros(0)
 
     centre = np.concatenate(values)
