@@ -286,3 +286,10 @@ def test_temperature_zero_is_the_most_probable(text: Path, tmp_path: Path) -> No
         for seed in range(3)
     }
     assert len(draws) == 1
+
+
+def test_a_picture_of_the_loss_where_matplotlib_is(text: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "run"
+    assert train(text, out, "--steps", "120") == 0
+    assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")

@@ -439,7 +439,9 @@ def _picture(log: Log, folder: Path) -> Path | None:
     axes.axhline(last["validation"], color="C1", label="validation, at the end")
     for name, bits in last["baselines"].items():
         axes.axhline(bits, color="0.6", linewidth=0.8, linestyle=":")
-        axes.annotate(name, (1, bits), xycoords=("axes fraction", "data"), fontsize="small")
+        axes.annotate(
+            f" {name}", (1, bits), xycoords=("axes fraction", "data"), va="center", fontsize="small"
+        )
     axes.set(xlabel="step", ylabel="bits per character")
     axes.legend()
     buffer = BytesIO()
