@@ -7,6 +7,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ STEPS = 1500
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 2 for bad input (with one line that says why), 130 after Ctrl-C."""
     args = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a character gets its number
+            stream.reconfigure(errors="backslashreplace")
     try:
         if getattr(args, "backend", None):
             use_backend(args.backend)
@@ -28,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except (TinygradrnnError, OSError) as error:
         print(f"tinygradrnn: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"tinygradrnn: error: not enough memory: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
