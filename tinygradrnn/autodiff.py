@@ -131,6 +131,16 @@ def _wrapped(array: Array, backend: Backend) -> Value:
     return engine.tensor_type(array if array.shape else backend.xp.asarray(array), backend)
 
 
+def _results(y: Any, name: str) -> list[Any]:
+    """What a user's function returned, as a list of Tensors."""
+    outs = _several(y)
+    for out in outs:
+        if not isinstance(out, Value):
+            found = type(out).__name__
+            raise DtypeError(f"{name}: the function returned a {found}; expected Tensors")
+    return outs
+
+
 def _several(tensors: Any) -> list[Any]:
     many = isinstance(tensors, (list, tuple))
     return list(cast("Sequence[Any]", tensors)) if many else [tensors]
@@ -225,7 +235,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., tuple[
     with enable_grad():
         ins = _fresh(primals)
         y = f(*ins)
-    outs = _several(y)
+    outs = _results(y, "vjp")
 
     def pullback(*cotangents: Any) -> tuple[Any, ...]:
         if len(cotangents) != len(outs):
@@ -275,7 +285,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     with enable_grad():
         ins = _fresh(values)
         y = f(*ins)
-        outs = _several(y)
+        outs = _results(y, "jvp")
         dummies = _fresh(registry["zeros_like"](o) for o in outs)
         pulled = _pull(outs, ins, dummies, create_graph=True)
         matters = _matters(outs, ins, directions)

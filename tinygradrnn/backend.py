@@ -176,6 +176,8 @@ def get_backend(spec: str | Backend) -> Backend:
     """
     if isinstance(spec, Backend):
         return spec
+    if not isinstance(spec, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise BackendError(f"a backend is given by name; found a {type(spec).__name__}")
     found = _instances.get(spec)
     if found is not None:
         return found

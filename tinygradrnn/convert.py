@@ -38,8 +38,9 @@ def resolve_dtype(backend: Backend, dtype: Any) -> Any:
         name = {float: "float32", int: "int64", bool: "bool"}.get(dtype, dtype.__name__)
     else:
         name = str(dtype).rpartition(".")[2]
-    found = getattr(backend.xp, "bool" if name == "bool_" else name, None)
-    if found is None or not any(kind in name for kind in ("int", "float", "bool")):
+    known = any(kind in name for kind in ("int", "float", "bool"))
+    found = getattr(backend.xp, "bool" if name == "bool_" else name, None) if known else None
+    if found is None:
         raise DtypeError(f"astype: unknown data type {dtype!r}; expected e.g. 'float32' or 'int64'")
     return found
 

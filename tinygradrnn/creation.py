@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinygradrnn.backend import Backend
+from tinygradrnn.errors import ShapeError
 from tinygradrnn.tensor import Tensor, tensor
 
 Shape = int | tuple[int, ...]
@@ -37,7 +38,11 @@ def full(shape: Shape, value: float, dtype: Any = "float32", *, backend: Where =
     """
     import numpy
 
-    return tensor(numpy.full(shape, value), dtype, backend=backend)
+    try:
+        host = numpy.full(shape, value)
+    except (ValueError, TypeError) as error:
+        raise ShapeError(f"full: {error} (found shape={shape!r}, value={value!r})") from None
+    return tensor(host, dtype, backend=backend)
 
 
 def eye(n: int, m: int | None = None, dtype: Any = "float32", *, backend: Where = None) -> Tensor:

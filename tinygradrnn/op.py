@@ -51,6 +51,7 @@ tensor_type: type[Value] = Value
 _PLAIN = frozenset({int, float, type(None)})
 _NO_PARAMS: dict[str, Any] = {}
 _EMPTY = id(inspect.Parameter.empty)
+_MISSING: Any = object()
 
 
 class _Callable(Generic[P]):
@@ -61,7 +62,10 @@ class _Callable(Generic[P]):
         self.__module__, self.__qualname__ = forward.__module__, forward.__qualname__
         self.__wrapped__ = self.forward = cast("Callable[..., Any]", forward)
         self.name = forward.__name__
-        parameters = list(inspect.signature(forward).parameters.values())[1:]  # without xp
+        parameters = [
+            p.replace(annotation=p.empty)  # in error messages the names are what helps
+            for p in list(inspect.signature(forward).parameters.values())[1:]  # without xp
+        ]
         self.__signature__ = inspect.Signature(parameters)
         # Positional-only parameters are arrays, the others static: the array standard's own way.
         self.arrays = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_ONLY)
@@ -314,7 +318,9 @@ class Op(_Callable[P]):
                 if isinstance(a, float) and kind_of(dtype) != "f":
                     raise DtypeError("a float beside integers; expected .astype(...) first")
             elif a.dtype != dtype and kind_of(a.dtype) != kind_of(dtype):
-                raise DtypeError(f"{a.dtype} beside {dtype}; expected one kind: use .astype(...)")
+                raise DtypeError(
+                    f"{a.dtype} does not mix with {dtype}; expected one kind: use .astype(...)"
+                )
 
     def _explain(
         self, error: Exception, operands: Sequence[Any], params: dict[str, Any]
@@ -358,14 +364,19 @@ def op(forward: Callable[..., Any] | None = None, /, **flags: Any) -> Any:
 class Unary(Op[P]):
     """An Op of one array and nothing else: :meth:`Op._run` without its loop, for speed."""
 
-    def __call__(self, x: Any, /, *more: Any, **params: Any) -> Any:  # type: ignore[override]
+    def __call__(  # type: ignore[override]
+        self, x: Any = _MISSING, /, *more: Any, **params: Any
+    ) -> Any:
         """Compute, and record if a gradient is asked for."""
         if more or params or not isinstance(x, Value):
-            return cast("Any", super()).__call__(x, *more, **params)
+            given = () if x is _MISSING else (x,)
+            return cast("Any", super()).__call__(*given, *more, **params)
         backend = x.backend
         array, edge = x.array, x.edge
         try:
             out = (self._forwards.get(backend) or self._forward_on(backend))(array)
+            if self.promotes and out.dtype is not array.dtype:
+                self._check_promotion((array,), out.dtype)
         except Exception as error:
             self._explain(error, (x,), {})
         shape = out.shape
@@ -384,11 +395,11 @@ class Binary(Op[P]):
     """An Op of two arrays and nothing else: :meth:`Op._run` without its loop, for speed."""
 
     def __call__(  # type: ignore[override]
-        self, x1: Any, x2: Any = None, /, *more: Any, **params: Any
+        self, x1: Any = _MISSING, x2: Any = _MISSING, /, *more: Any, **params: Any
     ) -> Any:
         """Compute, and record if a gradient is asked for."""
-        if x2 is None or more or params:
-            given = (x1,) if x2 is None else (x1, x2)
+        if x2 is _MISSING or more or params:
+            given = [x for x in (x1, x2) if x is not _MISSING]
             return cast("Any", super()).__call__(*given, *more, **params)
         if isinstance(x1, Value):
             backend = x1.backend
@@ -440,7 +451,12 @@ class Composite(_Callable[P]):
         backend = backend or current_backend()
         values = [self.admit(a, i, backend, arrays) for i, a in enumerate(arrays)]
         values = [tensor_type(v, backend) if backend.is_array(v) else v for v in values]
-        return self.forward(recorded, *values, **statics)  # type: ignore[arg-type]
+        try:
+            return self.forward(recorded, *values, **statics)
+        except TinygradrnnError as error:
+            if str(error).startswith(f"{self.name}: "):
+                raise
+            raise type(error)(f"{self.name}: {error}") from error
 
 
 def composite(forward: Callable[Concatenate[Any, P], Any]) -> Composite[P]:

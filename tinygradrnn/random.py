@@ -6,6 +6,7 @@ from copy import copy
 from typing import Any
 
 from tinygradrnn.backend import Array, Backend
+from tinygradrnn.errors import ShapeError
 
 
 class Generator:
@@ -28,6 +29,8 @@ class Generator:
         from numpy.random import PCG64
         from numpy.random import Generator as HostGenerator
 
+        if seed is not None and seed < 0:
+            raise ShapeError(f"rng: seed is {seed}; expected an integer of 0 or more, or None")
         self.backend = backend
         self._host = HostGenerator(PCG64(seed))
 

@@ -188,6 +188,9 @@ class Tensor(Value):
             extra += f", backend='{self.backend}'"
         return f"tensor({text}{extra}{', requires_grad=True' if self.requires_grad else ''})"
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
+
     def __hash__(self) -> int:
         return id(self)
 
@@ -263,10 +266,10 @@ class Tensor(Value):
         return elementwise.abs(self)
 
     def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return compare.equal(self, other)
+        return NotImplemented if other is None else compare.equal(self, other)
 
     def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return compare.not_equal(self, other)
+        return NotImplemented if other is None else compare.not_equal(self, other)
 
     def __lt__(self, other: Any) -> Tensor:
         return compare.less(self, other)
@@ -399,6 +402,8 @@ def _index_array(k: Any, backend: Backend) -> Any:
             "integer arrays or boolean masks"
         )
     kind = str(value.array.dtype)
+    if "bool" in kind and value.array.shape == ():
+        raise DtypeError("getitem: a single boolean as an index; expected a mask, or integers")
     if "int" not in kind and "bool" not in kind:
         raise DtypeError(f"getitem: an index of {kind}; expected integers or booleans")
     return int(cast("Tensor", value)) if value.array.shape == () and "int" in kind else value

@@ -155,6 +155,13 @@ def test_copies() -> None:
         copy.deepcopy(x * 2)
 
 
+def test_none_is_equal_to_no_tensor() -> None:
+    x = tgr.tensor([1.0])
+    assert (x == None) is False  # noqa: E711
+    assert (x != None) is True  # noqa: E711
+    assert f"{tgr.tensor(1.5):.2f}" == "1.50"
+
+
 def test_it_reads_well() -> None:
     assert repr(tgr.tensor([1.0, 2.0])) == "tensor([1., 2.])"
     assert repr(tgr.tensor(np.ones(2))) == "tensor([1., 1.], dtype=float64)"
@@ -191,6 +198,23 @@ def test_it_reads_well() -> None:
         (lambda x: tgr.tensordot(x, x, axes=1), ["tensordot", "[3]", "[2]"]),
         (lambda x: tgr.linear_recurrence(x, tgr.ones((2,))), ["linear_recurrence", "'b'", "'c'"]),
         (lambda x: x.T.mT[None].T, ["T", "3 dimensions"]),
+        (lambda x: x + None, ["add", "x2: None"]),
+        (lambda x: tgr.linear(x, None), ["linear", "weight: None"]),
+        (lambda x: tgr.registry["exp"](x=x), ["exp", "'x'"]),
+        (lambda x: tgr.exp(tgr.tensor([1])), ["exp", "int64", "astype"]),
+        (lambda x: tgr.mean(tgr.tensor([1, 2])), ["mean", "int64", "astype"]),
+        (lambda x: tgr.concat([x, tgr.tensor([[1, 2, 3]])]), ["concat", "arrays[1]", "astype"]),
+        (lambda x: x[np.True_], ["getitem", "single boolean"]),
+        (lambda x: tgr.vecdot(x, x, axis=4), ["vecdot", "axis 4"]),
+        (lambda x: tgr.roll(x, 1.5), ["roll", "shift=1.5"]),
+        (lambda x: tgr.zeros((-1,)), ["full", "shape=(-1,)"]),
+        (lambda x: tgr.jacobian(lambda y: 3.0, x), ["function returned a float"]),
+        (lambda x: tgr.use_backend(5), ["by name", "int"]),  # type: ignore[arg-type]
+        (lambda x: tgr.current_backend().rng(-1), ["seed", "-1"]),
+        (
+            lambda x: tgr.cross_entropy(x, tgr.tensor([0, 3])),
+            ["cross_entropy", "index 3", "size 3"],
+        ),
     ],
 )
 def test_errors_name_the_operation_and_what_was_found(call: Any, words: list[str]) -> None:

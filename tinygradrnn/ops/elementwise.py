@@ -151,7 +151,7 @@ pow.vjp(x1=_pow_base, x2=_pow_exponent)
 # ------------------------------------------------------------------------------ smooth functions
 
 
-@op
+@op(promotes=True)
 def exp(xp: Any, x: Any, /) -> Any:
     """The exponential function.
 
@@ -164,7 +164,7 @@ def exp(xp: Any, x: Any, /) -> Any:
 exp.vjp(x=lambda xp, g, out: g * out)
 
 
-@op
+@op(promotes=True)
 def expm1(xp: Any, x: Any, /) -> Any:
     """``exp(x) - 1``, accurate near zero.
 
@@ -177,7 +177,7 @@ def expm1(xp: Any, x: Any, /) -> Any:
 expm1.vjp(x=lambda xp, g, out: g * (out + 1))
 
 
-@op
+@op(promotes=True)
 def log(xp: Any, x: Any, /) -> Any:
     """The natural logarithm.
 
@@ -190,7 +190,7 @@ def log(xp: Any, x: Any, /) -> Any:
 log.vjp(x=lambda xp, g, x: g / x)
 
 
-@op
+@op(promotes=True)
 def log1p(xp: Any, x: Any, /) -> Any:
     """``log(1 + x)``, accurate near zero.
 
@@ -203,7 +203,7 @@ def log1p(xp: Any, x: Any, /) -> Any:
 log1p.vjp(x=lambda xp, g, x: g / (1 + x))
 
 
-@op
+@op(promotes=True)
 def sqrt(xp: Any, x: Any, /) -> Any:
     """The square root; its gradient at 0 is infinite.
 
@@ -229,7 +229,7 @@ def square(xp: Any, x: Any, /) -> Any:
 square.vjp(x=lambda xp, g, x: g * (2 * x))
 
 
-@op
+@op(promotes=True)
 def sin(xp: Any, x: Any, /) -> Any:
     """The sine of an angle in radians.
 
@@ -242,7 +242,7 @@ def sin(xp: Any, x: Any, /) -> Any:
 sin.vjp(x=lambda xp, g, x: g * xp.cos(x))
 
 
-@op
+@op(promotes=True)
 def cos(xp: Any, x: Any, /) -> Any:
     """The cosine of an angle in radians.
 
@@ -255,7 +255,7 @@ def cos(xp: Any, x: Any, /) -> Any:
 cos.vjp(x=lambda xp, g, x: -g * xp.sin(x))
 
 
-@op
+@op(promotes=True)
 def tanh(xp: Any, x: Any, /) -> Any:
     """The hyperbolic tangent.
 
@@ -268,7 +268,7 @@ def tanh(xp: Any, x: Any, /) -> Any:
 tanh.vjp(x=lambda xp, g, out: g - g * out * out)
 
 
-@op
+@op(promotes=True)
 def sigmoid(xp: Any, x: Any, /) -> Any:
     """The logistic function ``1 / (1 + exp(-x))``, as ``tanh(x/2)/2 + 1/2``, which cannot overflow.
 
@@ -281,7 +281,7 @@ def sigmoid(xp: Any, x: Any, /) -> Any:
 sigmoid.vjp(x=lambda xp, g, out: g * (out - out * out))
 
 
-@op
+@op(promotes=True)
 def softplus(xp: Any, x: Any, /) -> Any:
     """``log(1 + exp(x))``, a smooth relu.
 
@@ -296,7 +296,7 @@ softplus.vjp(x=lambda xp, g, x: g * xp.sigmoid(x))
 _C = math.sqrt(2 / math.pi)
 
 
-@op
+@op(promotes=True)
 def gelu(xp: Any, x: Any, /) -> Any:
     """The Gaussian error linear unit, in its tanh form (Hendrycks & Gimpel 2016).
 

@@ -98,6 +98,7 @@ def vecdot(xp: Any, x1: Any, x2: Any, /, axis: int = -1) -> Any:
     for name, x in (("x1", x1), ("x2", x2)):
         if len(x.shape) == 0:
             raise ShapeError(f"vecdot: {name!r} has no axis; expected at least one dimension")
+        axes_of(axis, len(x.shape))
     n, m = x1.shape[axis], x2.shape[axis]
     if n != m:
         raise ShapeError(f"vecdot: sizes {n} and {m} along axis {axis}; expected equal")

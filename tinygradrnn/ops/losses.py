@@ -8,7 +8,7 @@ from tinygradrnn.errors import ShapeError
 from tinygradrnn.op import composite, op
 
 
-@op
+@op(promotes=True)
 def softmax(xp: Any, x: Any, /, axis: int = -1) -> Any:
     """Positive numbers that sum to one along `axis`, in proportion to ``exp(x)``.
 
@@ -24,7 +24,7 @@ softmax.vjp(
 )
 
 
-@op
+@op(promotes=True)
 def log_softmax(xp: Any, x: Any, /, axis: int = -1) -> Any:
     """The logarithm of :func:`softmax`, without its loss of accuracy.
 

@@ -51,7 +51,7 @@ def sum(xp: Any, x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
 sum.vjp(x=lambda xp, g, x_shape, axis, keepdims: restore(xp, g, x_shape, axis, keepdims))
 
 
-@op
+@op(promotes=True)
 def mean(xp: Any, x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """The arithmetic mean along `axis`.
 
@@ -137,7 +137,7 @@ max.vjp(x=_extreme_x)
 min.vjp(x=_extreme_x)
 
 
-@op
+@op(promotes=True)
 def var(
     xp: Any, x: Any, /, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
 ) -> Any:
@@ -166,7 +166,7 @@ def _var_x(xp: Any, g: Any, x: Any, axis: Axis, correction: float, keepdims: boo
 var.vjp(x=_var_x)
 
 
-@op
+@op(promotes=True)
 def std(
     xp: Any, x: Any, /, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
 ) -> Any:
@@ -187,7 +187,7 @@ def _std_x(xp: Any, g: Any, x: Any, out: Any, axis: Axis, correction: float, kee
 std.vjp(x=_std_x)
 
 
-@op
+@op(promotes=True)
 def logsumexp(xp: Any, x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """``log(sum(exp(x)))`` along `axis`, without overflow.
 

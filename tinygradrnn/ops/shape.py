@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
+from operator import index
 from typing import Any
 
 from tinygradrnn.errors import ShapeError
@@ -113,7 +114,7 @@ def broadcast_to(xp: Any, x: Any, /, shape: tuple[int, ...]) -> Any:
 broadcast_to.vjp(x=lambda xp, g: g)  # the engine sums a cotangent to its input's shape
 
 
-@op(variadic=True)
+@op(variadic=True, promotes=True)
 def concat(xp: Any, arrays: Sequence[Any], /, axis: int = 0) -> Any:
     """The arrays joined along an existing axis.
 
@@ -132,7 +133,7 @@ concat.vjp(
 )
 
 
-@op(variadic=True)
+@op(variadic=True, promotes=True)
 def stack(xp: Any, arrays: Sequence[Any], /, axis: int = 0) -> Any:
     """Arrays of one shape joined along a new axis.
 
@@ -172,7 +173,7 @@ def split(xp: Any, x: Any, /, sections: int | Sequence[int], axis: int = 0) -> A
     >>> [part.shape for part in tgr.split(tgr.zeros((2, 5)), [1, 4], axis=-1)]
     [(2, 1), (2, 4)]
     """
-    parts = sections if isinstance(sections, int) else tuple(sections)
+    parts = sections if isinstance(sections, int) else tuple(map(index, sections))
     return [x[key] for key in _parts(parts, axis, tuple(x.shape))]
 
 
@@ -221,6 +222,7 @@ def roll(xp: Any, x: Any, /, shift: int | tuple[int, ...], axis: Axis = None) ->
     >>> tgr.roll(tgr.tensor([1.0, 2.0, 3.0]), 1)
     tensor([3., 1., 2.])
     """
+    shift = tuple(map(index, shift)) if isinstance(shift, (tuple, list)) else index(shift)
     return xp.roll(x, shift, axis=axis)
 
 
