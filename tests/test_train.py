@@ -231,7 +231,8 @@ def test_damaged_checkpoints(
             {**arrays, "model.cell.weight_hh": np.zeros((2, 2), np.float32)}
         ),
         "missing key": lambda: save({k: v for k, v in arrays.items() if k != name}),
-        "unknown key": lambda: save({**arrays, "model.extra": arrays[name]}),
+        "unknown weight": lambda: save({**arrays, "model.extra": arrays[name]}),
+        "unknown key": lambda: save({**arrays, "extra": arrays[name]}),
         "absurd size": lambda: save(arrays, settings={**settings, "hidden_size": 10**9}),
         "unknown setting": lambda: save(arrays, settings={**settings, "more": 1}),
         "wrong setting": lambda: save(arrays, settings={**settings, "cell": "perceptron"}),

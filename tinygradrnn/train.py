@@ -226,7 +226,11 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     path = folder / CHECKPOINT
     if not path.is_file():
         raise CheckpointError(f"{folder}: no {CHECKPOINT} here")
-    return io.load(path)
+    arrays, meta = io.load(path)
+    unknown = [k for k in arrays if not k.startswith(("model.", "optimizer.", "state."))]
+    if unknown:
+        raise CheckpointError(f"{path}: unknown keys {', '.join(sorted(unknown)[:5])}")
+    return arrays, meta
 
 
 def load_model(folder: Path) -> tuple[CharModel, data.Vocabulary]:
