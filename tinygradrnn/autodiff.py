@@ -8,7 +8,7 @@ from typing import Any, cast
 from tinygradrnn import op as engine
 from tinygradrnn.backend import Array, Backend
 from tinygradrnn.backprop import backpropagate
-from tinygradrnn.convert import as_array, describe
+from tinygradrnn.convert import as_array, describe, kind_of
 from tinygradrnn.errors import DeviceError, DtypeError, GradientError, ShapeError
 from tinygradrnn.namespace import registry
 from tinygradrnn.tape import (
@@ -196,6 +196,8 @@ def _fresh(primals: Iterable[Any]) -> list[Any]:
         value = engine.as_value(p)
         if value.edge is not None:
             made.append(registry["positive"](value))  # stay on the outer tape: these nest
+        elif kind_of(value.array.dtype) != "f":
+            made.append(value)  # integers have no derivative
         else:
             leaf = Leaf(value.array.shape, value.array.dtype, value.backend)
             made.append(engine.tensor_type(value.array, value.backend, leaf))
@@ -207,11 +209,13 @@ def _pull(
 ) -> list[Any]:
     """Cotangents of `ins`; zeros where an output does not depend on an input."""
     live = [(y, c) for y, c in zip(outs, cotangents, strict=True) if y.edge is not None]
-    gs: Sequence[Any] = [None] * len(ins)
-    if live:
+    found: dict[int, Any] = {}
+    taped = [x for x in ins if x.edge is not None]
+    if live and taped:
         ys, cs = zip(*live, strict=True)
-        gs = grad(ys, ins, cs, retain_graph=True, create_graph=create_graph, allow_unused=True)
-    return [registry["zeros_like"](x) if g is None else g for x, g in zip(ins, gs, strict=True)]
+        gs = grad(ys, taped, cs, retain_graph=True, create_graph=create_graph, allow_unused=True)
+        found = {id(x): g for x, g in zip(taped, gs, strict=True) if g is not None}
+    return [found[id(x)] if id(x) in found else registry["zeros_like"](x) for x in ins]
 
 
 def _like(results: list[Any], template: Any) -> Any:
@@ -243,13 +247,16 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., tuple[
         given = [_beside(c, o) for c, o in zip(cotangents, outs, strict=True)]
         return tuple(_pull(outs, ins, given, create_graph=_matters(outs, ins, given)))
 
-    return y, pullback
+    # On a tape only if something outside of `f` is: our own leaves are no one else's business.
+    kept = outs if _matters(outs, ins, []) else [o.detach() for o in outs]
+    return _like(kept, y), pullback
 
 
 def _matters(outs: list[Any], ins: list[Any], directions: list[Any]) -> bool:
     """Whether a derivative may be differentiated itself: something outside of it is on a tape."""
     leaves = {n for n in execution_order(o.edge for o in outs if o.edge) if type(n) is Leaf}
-    outside = leaves.difference(origin(i.edge) for i in ins) or any(d.edge for d in directions)
+    own = {origin(i.edge) for i in ins if i.edge is not None}
+    outside = leaves - own or any(d.edge for d in directions)
     return recording.enabled and bool(outside)
 
 
@@ -290,7 +297,8 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
         pulled = _pull(outs, ins, dummies, create_graph=True)
         matters = _matters(outs, ins, directions)
         moved = _pull(pulled, dummies, directions, create_graph=matters)
-    return _like(outs, y), _like(moved, y)
+    kept = outs if matters else [o.detach() for o in outs]
+    return _like(kept, y), _like(moved, y)
 
 
 def jacobian(f: Callable[..., Any], inputs: Any) -> Any:

@@ -106,7 +106,7 @@ def backpropagate(
                 old = held.get(edge)
                 if old is None:
                     held[edge] = share
-                elif edge in owned and old.shape == share.shape:
+                elif edge in owned and old.shape == share.shape and old.dtype == share.dtype:
                     old += share
                     held[edge] = old
                 else:
@@ -202,9 +202,10 @@ class Cotangents:
     def _end_to_end(self, arrays: list[Any], xp: Any) -> Any:
         """The rows of all arrays. Weights of products with a common input or output share this."""
         key = tuple(map(id, arrays))
-        known = self._joined.get(key)
-        if known is None:
-            known = self._joined[key] = (arrays, xp.concat(arrays, axis=0))  # arrays: keep the ids
+        known = self._joined.pop(key, None) or (arrays, xp.concat(arrays, axis=0))
+        self._joined[key] = known  # with the arrays, so that their ids stay theirs
+        while len(self._joined) > 2:  # one product's two operands: more would keep the tape alive
+            del self._joined[next(iter(self._joined))]
         return known[1]
 
 

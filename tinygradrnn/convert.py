@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinygradrnn.backend import Array, Backend
-from tinygradrnn.errors import DtypeError, ShapeError
+from tinygradrnn.errors import DtypeError, ShapeError, TinygradrnnError
 from tinygradrnn.tape import Value
 
 Scalar = (int, float)
@@ -16,11 +16,15 @@ def as_array(value: Any, backend: Backend, dtype: Any = None) -> Array:
     import numpy
 
     if backend.is_array(value):
+        if not is_number(value.dtype):
+            raise DtypeError(f"tensor: cannot hold {value.dtype}; expected numbers or booleans")
         copied = backend.xp.asarray(value, copy=True)
         return copied if dtype is None else backend.xp.astype(copied, resolve_dtype(backend, dtype))
     try:
         host = numpy.asarray(value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
+        if isinstance(error, TinygradrnnError):
+            raise
         raise ShapeError(f"tensor: cannot make an array of {describe(value)}: {error}") from None
     if host.dtype.kind not in "biuf":
         raise DtypeError(
@@ -28,7 +32,10 @@ def as_array(value: Any, backend: Backend, dtype: Any = None) -> Array:
         )
     if dtype is None and host.dtype == numpy.float64 and not hasattr(value, "dtype"):
         host = host.astype(numpy.float32)
-    array = backend.from_host(host)
+    try:
+        array = backend.from_host(host)
+    except (ValueError, TypeError) as error:
+        raise DtypeError(f"tensor: {backend} cannot hold {host.dtype}: {error}") from None
     return array if dtype is None else backend.xp.astype(array, resolve_dtype(backend, dtype))
 
 
@@ -43,6 +50,12 @@ def resolve_dtype(backend: Backend, dtype: Any) -> Any:
     if found is None:
         raise DtypeError(f"astype: unknown data type {dtype!r}; expected e.g. 'float32' or 'int64'")
     return found
+
+
+def is_number(dtype: Any) -> bool:
+    """Whether a data type is of booleans, integers or real floating-point numbers."""
+    name = str(dtype).rpartition(".")[2]
+    return any(name.startswith(kind) for kind in ("bool", "int", "uint", "float", "bfloat"))
 
 
 def kind_of(dtype: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tinygradrnn.backend import Backend
@@ -10,6 +11,15 @@ from tinygradrnn.tensor import Tensor, tensor
 
 Shape = int | tuple[int, ...]
 Where = str | Backend | None
+
+
+def _host(name: str, make: Callable[..., Any], **given: Any) -> Any:
+    """What NumPy makes, or its complaint as one of ours."""
+    try:
+        return make(**given)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        found = ", ".join(f"{k}={v!r}" for k, v in given.items())
+        raise ShapeError(f"{name}: {error} (found {found})") from None
 
 
 def zeros(shape: Shape, dtype: Any = "float32", *, backend: Where = None) -> Tensor:
@@ -38,10 +48,7 @@ def full(shape: Shape, value: float, dtype: Any = "float32", *, backend: Where =
     """
     import numpy
 
-    try:
-        host = numpy.full(shape, value)
-    except (ValueError, TypeError) as error:
-        raise ShapeError(f"full: {error} (found shape={shape!r}, value={value!r})") from None
+    host = _host("full", numpy.full, shape=shape, fill_value=value)
     return tensor(host, dtype, backend=backend)
 
 
@@ -54,7 +61,7 @@ def eye(n: int, m: int | None = None, dtype: Any = "float32", *, backend: Where 
     """
     import numpy
 
-    return tensor(numpy.eye(n, m), dtype, backend=backend)
+    return tensor(_host("eye", numpy.eye, N=n, M=m), dtype, backend=backend)
 
 
 def arange(
@@ -75,7 +82,8 @@ def arange(
     start, stop = (0, start) if stop is None else (start, stop)
     whole = all(isinstance(v, int) for v in (start, stop, step))
     dtype = dtype or ("int64" if whole else "float32")
-    return tensor(numpy.arange(start, stop, step), dtype, backend=backend)
+    host = _host("arange", numpy.arange, start=start, stop=stop, step=step)
+    return tensor(host, dtype, backend=backend)
 
 
 def linspace(
@@ -88,4 +96,5 @@ def linspace(
     """
     import numpy
 
-    return tensor(numpy.linspace(start, stop, num), dtype, backend=backend)
+    host = _host("linspace", numpy.linspace, start=start, stop=stop, num=num)
+    return tensor(host, dtype, backend=backend)

@@ -54,6 +54,13 @@ _EMPTY = id(inspect.Parameter.empty)
 _MISSING: Any = object()
 
 
+def _frozen(params: dict[str, Any]) -> dict[str, Any]:
+    """Lists as tuples: a node keeps its parameters, and the caller may change the list later."""
+    if list in map(type, params.values()):
+        return {k: tuple(cast("list[Any]", v)) if type(v) is list else v for k, v in params.items()}
+    return params
+
+
 class _Callable(Generic[P]):
     """What Op and Composite share: a name, a signature, and a place in the registry."""
 
@@ -71,6 +78,7 @@ class _Callable(Generic[P]):
         self.arrays = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_ONLY)
         self.statics = {p.name: p.default for p in parameters if p.name not in self.arrays}
         self._names = tuple(self.statics)
+        self.optional = {p.name for p in parameters if p.default is None and p.name in self.arrays}
         # A forward function that calls ``xp.<its own name>`` says: as in the array standard. One
         # that reaches past it to the backend's own namespace (``take``) does more than that.
         names = forward.__code__.co_names
@@ -106,30 +114,32 @@ class _Callable(Generic[P]):
                 and len(filled) == len(self._names)
                 and _EMPTY not in map(id, filled.values())
             ):
-                return tuple(args[:n]), filled
+                return tuple(args[:n]), _frozen(filled)
         try:  # the slow and thorough way, which also knows how to complain
             bound = self.__signature__.bind(*args, **params)
         except TypeError as error:
             raise DtypeError(f"{self.name}{self.__signature__}: {error}") from None
         bound.apply_defaults()
         values = list(bound.arguments.values())
-        return tuple(values[:n]), dict(zip(self.statics, values[n:], strict=True))
+        return tuple(values[:n]), _frozen(dict(zip(self.statics, values[n:], strict=True)))
 
     def admit(self, value: Any, position: int, backend: Backend, operands: Sequence[Any]) -> Any:
         """Let an array or number stand beside Tensors; refuse what would be a hidden copy."""
-        if value is None or isinstance(operands[position], Value):
+        if isinstance(operands[position], Value):
             return value
+        if value is None and self.argument(position) in self.optional:
+            return value
+        if backend.is_array(value):
+            return as_array(value, backend)  # a copy, ours alone: its owner may change it later
+        if getattr(value, "shape", None) == () and type(value).__module__ == "numpy":
+            value = cast("Any", value).item()  # a NumPy scalar counts as a number
         if isinstance(value, Scalar):
-            # Also bool and numpy.float64, which is a float. Numbers take the Tensors' dtype.
-            plain = (
-                value if isinstance(value, bool) else (float, int)[isinstance(value, int)](value)
-            )
+            if isinstance(value, bool) and not getattr(self, "promotes", False):
+                plain: Any = value
+            else:  # in arithmetic True is 1; numpy.float64 is a float and becomes a plain one
+                plain = int(value) if isinstance(value, int) else float(value)
             alone = not any(isinstance(o, Value) or backend.is_array(o) for o in operands)
             return as_array(plain, backend) if alone else plain
-        if backend.is_array(value):
-            return backend.xp.asarray(value, copy=True)  # ours alone: its owner may change it later
-        if getattr(value, "shape", None) == () and type(value).__module__ == "numpy":
-            return value.item()  # a NumPy scalar counts as a number
         name = self.argument(position)
         if hasattr(value, "__array__") or hasattr(value, "__dlpack__"):
             raise DeviceError(
@@ -227,7 +237,7 @@ class Op(_Callable[P]):
             else:
                 arrays.append(a)
                 edges.append(None)
-                if type(a) not in _PLAIN:
+                if type(a) not in _PLAIN or a is None:
                     foreign = True
             bit += bit
         if foreign or backend is None:
@@ -319,7 +329,8 @@ class Op(_Callable[P]):
                     raise DtypeError("a float beside integers; expected .astype(...) first")
             elif a.dtype != dtype and kind_of(a.dtype) != kind_of(dtype):
                 raise DtypeError(
-                    f"{a.dtype} does not mix with {dtype}; expected one kind: use .astype(...)"
+                    f"{a.dtype} found where the result is {dtype}; expected one kind of number: "
+                    "use .astype(...)"
                 )
 
     def _explain(
@@ -333,6 +344,7 @@ class Op(_Callable[P]):
         kinds: dict[type[Exception], type[TinygradrnnError]] = {
             IndexError: IndexRangeError,
             ValueError: ShapeError,
+            OverflowError: ShapeError,
             TypeError: DtypeError,
             AttributeError: DtypeError,  # something that is no array was asked for its shape
         }
@@ -408,11 +420,11 @@ class Binary(Op[P]):
                 if x2.backend is not backend:
                     return self._run((x1, x2), {})
                 b, edge2 = x2.array, x2.edge
-            elif type(x2) in _PLAIN:
+            elif type(x2) in _PLAIN and x2 is not None:
                 b, edge2 = x2, None
             else:
                 return self._run((x1, x2), {})
-        elif type(x1) in _PLAIN and isinstance(x2, Value):
+        elif type(x1) in _PLAIN and x1 is not None and isinstance(x2, Value):
             backend = x2.backend
             a, edge1, b, edge2 = x1, None, x2.array, x2.edge
         else:
@@ -450,6 +462,8 @@ class Composite(_Callable[P]):
         backend = next((a.backend for a in arrays if isinstance(a, Value)), None)
         backend = backend or current_backend()
         values = [self.admit(a, i, backend, arrays) for i, a in enumerate(arrays)]
+        like = next((a.array.dtype for a in arrays if isinstance(a, Value)), None)
+        values = [as_array(v, backend, like) if isinstance(v, Scalar) else v for v in values]
         values = [tensor_type(v, backend) if backend.is_array(v) else v for v in values]
         try:
             return self.forward(recorded, *values, **statics)

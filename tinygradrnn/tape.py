@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import ContextDecorator
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
@@ -33,7 +34,7 @@ recording = Recording()
 _clock = count()
 
 
-class _GradMode:
+class _GradMode(ContextDecorator):
     def __init__(self, enabled: bool) -> None:
         self._enabled = enabled
         self._previous: list[bool] = []
@@ -47,7 +48,7 @@ class _GradMode:
 
 
 def no_grad() -> _GradMode:
-    """Record nothing for the length of a ``with`` block, in the calling thread.
+    """Record nothing in a ``with`` block, or in a function it decorates; in the calling thread.
 
     >>> w = tgr.tensor([1.0], requires_grad=True)
     >>> with tgr.no_grad():
@@ -112,16 +113,16 @@ class step:  # a context manager reads as a verb: ``with tgr.step(t):``
     __slots__ = ("_mark", "_previous")
 
     def __init__(self, t: int, loop: str = "") -> None:
-        self._previous = recording.step
-        self._mark = StepMark(t, loop, self._previous)
+        self._mark = StepMark(t, loop, recording.step)
+        self._previous: list[StepMark | None] = []
 
     def __enter__(self) -> StepMark:
-        self._previous = recording.step
+        self._previous.append(recording.step)
         recording.step = self._mark
         return self._mark
 
     def __exit__(self, *exc: object) -> None:
-        recording.step = self._previous
+        recording.step = self._previous.pop()
 
 
 # -------------------------------------------------------------------------------------------- nodes
@@ -381,6 +382,9 @@ class Tape:
     """
 
     def __init__(self, *results: Value) -> None:
+        for r in results:
+            if not isinstance(r, Value):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise GradientError(f"Tape: a {type(r).__name__} has no tape; expected a Tensor")
         edges = [r.edge for r in results if r.edge is not None]
         if not edges:
             raise GradientError(

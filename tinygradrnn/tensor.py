@@ -8,7 +8,7 @@ from typing import Any, NoReturn, cast
 from tinygradrnn import autodiff
 from tinygradrnn import op as engine
 from tinygradrnn.backend import Array, Backend, current_backend, get_backend
-from tinygradrnn.convert import as_array
+from tinygradrnn.convert import as_array, is_number
 from tinygradrnn.errors import DeviceError, DtypeError, GradientError, ImmutableError, ShapeError
 from tinygradrnn.namespace import Namespace, recorded
 from tinygradrnn.op import op
@@ -80,6 +80,8 @@ class Tensor(Value):
                 "grad: only a leaf made with requires_grad=True keeps a gradient; "
                 "for a computed tensor use tgr.grad(result, [tensor])"
             )
+        if value is not None and not isinstance(value, Tensor):  # pyright: ignore
+            raise DtypeError(f"grad: a {type(value).__name__} given; expected a Tensor or None")
         if value is not None and tuple(value.shape) != tuple(self.shape):
             raise ShapeError(f"grad: shape {value.shape} given; expected {self.shape}")
         self.edge.grad = value
@@ -143,12 +145,16 @@ class Tensor(Value):
         return host if dtype is None else host.astype(dtype)
 
     def __dlpack__(self, **options: Any) -> Any:
+        """The array for another library: a copy, unless ``copy=False`` is asked for."""
         if self.edge is not None:
             raise GradientError(
                 "a Tensor that requires a gradient was handed to another library, which would drop "
                 "its graph; use .detach() to leave the tape on purpose"
             )
-        return self.array.__dlpack__(**options)
+        # A copy, unless sharing is asked for: what others write there must not reach a tape.
+        share = options.get("copy") is False
+        array = self.array if share else self.backend.xp.asarray(self.array, copy=True)
+        return array.__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:
         return self.array.__dlpack_device__()
@@ -475,7 +481,12 @@ def from_dlpack(source: Any, backend: str | Backend | None = None) -> Tensor:
     if not hasattr(source, "__dlpack__"):
         raise DtypeError(f"from_dlpack: a {type(source).__name__} has no __dlpack__ method")
     try:
-        return Tensor(chosen.xp.from_dlpack(source), chosen)
+        array = chosen.xp.from_dlpack(source)
+        if not is_number(array.dtype):
+            raise DtypeError(f"from_dlpack: cannot hold {array.dtype}; expected real numbers")
+        return Tensor(array, chosen)
+    except DtypeError:
+        raise
     except (BufferError, RuntimeError, ValueError, TypeError) as error:
         raise DeviceError(f"from_dlpack: cannot share memory with {chosen}: {error}") from error
 

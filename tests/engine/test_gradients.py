@@ -192,3 +192,54 @@ def test_an_operation_without_a_rule_says_its_name() -> None:
             op(leaf([1.0]))
     finally:
         del tgr.registry["unruly"]
+
+
+def test_the_walk_keeps_no_more_than_it_must() -> None:
+    import tracemalloc
+
+    w = leaf(np.random.default_rng(0).standard_normal((64, 64)) / 8)
+    h: Any = tgr.tensor(np.ones((4096, 64)))
+    tracemalloc.start()
+    for _ in range(40):
+        h = tgr.tanh(h @ w)
+    loss = h.sum()
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    loss.backward()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2.5 * held  # the tape, and a bounded number of products that wait
+
+
+def test_precisions_may_meet_in_one_accumulation(strict: str) -> None:
+    for name in ("numpy", strict):
+        with tgr.use_backend(name):
+            x = tgr.tensor([1.0, 2.0], requires_grad=True)
+            y = (x * tgr.tensor([1.0, 1.0], "float64")).sum()
+            for _ in range(2):
+                y = y + (x * x).sum().astype("float64")
+            (g,) = tgr.grad(y, x)
+            assert g.tolist() == [5, 9]
+            assert "float32" in str(g.dtype)
+
+
+def test_a_list_changed_after_the_call_changes_nothing() -> None:
+    z = leaf(np.arange(6.0).reshape(2, 3))
+    shift: Any = [1, 0]
+    y = tgr.roll(z, shift, (0, 1))
+    shift[:] = [0, 1]
+    (g,) = tgr.grad(y, z, tgr.tensor(np.arange(6.0).reshape(2, 3)))
+    assert g.tolist() == [[3, 4, 5], [0, 1, 2]]
+
+
+def test_results_of_vjp_and_jvp_carry_no_hidden_tape() -> None:
+    h = tangent = tgr.tensor([1.0])
+    for _ in range(3):
+        h, tangent = tgr.jvp(tgr.tanh, (h,), ([1.0],))
+    assert not h.requires_grad
+    assert not tangent.requires_grad
+    y, pull = tgr.vjp(lambda x, i: tgr.take(x, i, axis=0), tgr.ones(3), tgr.tensor([1, 1]))
+    assert not y.requires_grad
+    gx, gi = pull([1.0, 2.0])
+    assert gx.tolist() == [0, 3, 0]
+    assert gi.tolist() == [0, 0]

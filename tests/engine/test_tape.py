@@ -203,3 +203,19 @@ def test_threads_share_leaves() -> None:
 def test_an_empty_tape_says_so() -> None:
     with pytest.raises(tgr.errors.GradientError, match="requires_grad"):
         tgr.Tape(tgr.tensor([1.0]))
+
+
+def test_one_step_object_may_be_entered_again() -> None:
+    s = tgr.step(0)
+    with s, s:
+        pass
+    x = leaf(2)
+    assert tgr.Tape(x * 2)[0].step is None
+
+
+def test_no_grad_decorates() -> None:
+    @tgr.no_grad()
+    def f(x: Any) -> Any:
+        return x * 2
+
+    assert not f(leaf(2)).requires_grad

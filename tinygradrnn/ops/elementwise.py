@@ -374,7 +374,7 @@ for _flat in (sign, floor, ceil, round):
     _flat.vjp(x=lambda xp, g: xp.zeros_like(g))
 
 
-@op
+@op(promotes=True)
 def relu(xp: Any, x: Any, /) -> Any:
     """``max(x, 0)``; its gradient at 0 is 0.
 
@@ -439,8 +439,8 @@ def clip(xp: Any, x: Any, /, min: float | None = None, max: float | None = None)
 
 def _clip_x(xp: Any, g: Any, x: Any, min: Any, max: Any) -> Any:
     if min is not None:
-        g = xp.where(x < min, 0.0, g)
-    return g if max is None else xp.where(x > max, 0.0, g)
+        g = xp.where(x >= min, g, 0.0)
+    return g if max is None else xp.where(x <= max, g, 0.0)
 
 
 clip.vjp(x=_clip_x)
@@ -455,7 +455,12 @@ def where(xp: Any, condition: Any, x1: Any, x2: Any, /) -> Any:
     """
     if isinstance(condition, Scalar) or kind_of(condition.dtype) != "b":
         raise DtypeError(f"where: 'condition' is {describe(condition)}; expected booleans")
-    if isinstance(x1, (int, float)) and isinstance(x2, (int, float)):
+    kinds = {kind_of(v.dtype) for v in (x1, x2) if not isinstance(v, Scalar)}
+    if len(kinds) > 1 or (kinds == {"i"} and (isinstance(x1, float) or isinstance(x2, float))):
+        raise DtypeError(
+            f"where: {describe(x1)} beside {describe(x2)}; expected one kind: use .astype(...)"
+        )
+    if not kinds:
         kind = xp.int64 if isinstance(x1, int) and isinstance(x2, int) else xp.float32
         x1 = xp.asarray(x1, dtype=kind, device=condition.device)
     return xp.where(condition, x1, x2)

@@ -149,6 +149,7 @@ def _in_range(xp: Namespace, indices: Any, size: int, axis: int) -> Any:
     flat = standard.reshape(indices, (-1,))
     if flat.shape[0] == 0:
         return flat
+    flat = standard.astype(flat, standard.int64, copy=False)  # -1 + size may not fit an int8
     low, high = int(standard.min(flat)), int(standard.max(flat))
     if low < -size or high >= size:
         worst = low if low < -size else high
@@ -166,10 +167,11 @@ def flat_positions(xp: Namespace, indices: Any, /, shape: tuple[int, ...], axis:
     """
     standard = xp.backend.xp
     _in_range(xp, indices, shape[axis], axis)
+    indices = standard.astype(indices, standard.int64, copy=False)
     total = standard.zeros(indices.shape, dtype=standard.int64, device=indices.device)
     for i, n in enumerate(shape):
         if i == axis:
-            at = standard.astype(standard.where(indices < 0, indices + n, indices), standard.int64)
+            at = standard.where(indices < 0, indices + n, indices)
         else:
             at = standard.arange(n, dtype=standard.int64, device=indices.device)
             at = standard.reshape(at, tuple(n if k == i else 1 for k in range(len(shape))))

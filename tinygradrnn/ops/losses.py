@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinygradrnn.errors import ShapeError
+from tinygradrnn.errors import IndexRangeError, ShapeError
 from tinygradrnn.op import composite, op
 
 
@@ -70,6 +70,8 @@ def cross_entropy(xp: Any, logits: Any, target: Any, /, reduction: str = "mean")
             f"cross_entropy: 'target' has shape {tuple(target.shape)}, 'logits' "
             f"{tuple(logits.shape)}; expected (...) and (..., classes)"
         )
+    if bool(xp.any(target < 0)):
+        raise IndexRangeError("cross_entropy: 'target' has a negative class; expected 0 or more")
     log_p = xp.log_softmax(logits, axis=-1)
     picked = xp.take_along_axis(log_p, xp.expand_dims(target, axis=-1), axis=-1)
     return _reduced(xp, -xp.squeeze(picked, axis=-1), reduction, "cross_entropy")

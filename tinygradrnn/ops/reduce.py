@@ -130,7 +130,8 @@ def min(xp: Any, x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
 def _extreme_x(xp: Any, g: Any, x: Any, out: Any, axis: Axis, keepdims: bool) -> Any:
     hit = x == restore(xp, out, x.shape, axis, keepdims)
     ties = xp.sum(xp.astype(hit, g.dtype), axis=axis, keepdims=keepdims)
-    return xp.where(hit, restore(xp, g / ties, x.shape, axis, keepdims), 0.0)
+    share = restore(xp, g / ties, x.shape, axis, keepdims)
+    return share * xp.astype(hit, g.dtype)  # not where: beside a NaN the gradient is NaN too
 
 
 max.vjp(x=_extreme_x)

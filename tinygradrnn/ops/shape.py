@@ -8,7 +8,8 @@ from itertools import accumulate
 from operator import index
 from typing import Any
 
-from tinygradrnn.errors import ShapeError
+from tinygradrnn.convert import Scalar
+from tinygradrnn.errors import DtypeError, ShapeError
 from tinygradrnn.op import composite, op
 from tinygradrnn.ops.reduce import Axis, axes_of
 
@@ -114,6 +115,13 @@ def broadcast_to(xp: Any, x: Any, /, shape: tuple[int, ...]) -> Any:
 broadcast_to.vjp(x=lambda xp, g: g)  # the engine sums a cotangent to its input's shape
 
 
+def _check(arrays: Sequence[Any]) -> None:
+    if not arrays:
+        raise ShapeError("expected at least one array")
+    if any(isinstance(a, Scalar) for a in arrays):
+        raise DtypeError("a number found; expected Tensors or arrays")
+
+
 @op(variadic=True, promotes=True)
 def concat(xp: Any, arrays: Sequence[Any], /, axis: int = 0) -> Any:
     """The arrays joined along an existing axis.
@@ -121,8 +129,7 @@ def concat(xp: Any, arrays: Sequence[Any], /, axis: int = 0) -> Any:
     >>> tgr.concat([tgr.tensor([1.0]), tgr.tensor([2.0, 3.0])])
     tensor([1., 2., 3.])
     """
-    if not arrays:
-        raise ShapeError("expected at least one array")
+    _check(arrays)
     if axis is None:
         raise ShapeError("axis=None; expected an integer")
     return xp.concat(arrays, axis=axis)
@@ -141,8 +148,7 @@ def stack(xp: Any, arrays: Sequence[Any], /, axis: int = 0) -> Any:
     tensor([[1., 2.],
             [3., 4.]])
     """
-    if not arrays:
-        raise ShapeError("expected at least one array")
+    _check(arrays)
     return xp.stack(arrays, axis=axis)
 
 
@@ -173,7 +179,8 @@ def split(xp: Any, x: Any, /, sections: int | Sequence[int], axis: int = 0) -> A
     >>> [part.shape for part in tgr.split(tgr.zeros((2, 5)), [1, 4], axis=-1)]
     [(2, 1), (2, 4)]
     """
-    parts = sections if isinstance(sections, int) else tuple(map(index, sections))
+    single = hasattr(sections, "__index__")
+    parts = index(sections) if single else tuple(map(index, sections))  # type: ignore[arg-type]
     return [x[key] for key in _parts(parts, axis, tuple(x.shape))]
 
 
@@ -216,7 +223,7 @@ def _negated(shift: int | tuple[int, ...]) -> int | tuple[int, ...]:
 
 
 @op
-def roll(xp: Any, x: Any, /, shift: int | tuple[int, ...], axis: Axis = None) -> Any:
+def roll(xp: Any, x: Any, /, shift: int | Sequence[int], axis: Axis = None) -> Any:
     """The elements moved along `axis` by `shift` places, those pushed out coming in at the start.
 
     >>> tgr.roll(tgr.tensor([1.0, 2.0, 3.0]), 1)
