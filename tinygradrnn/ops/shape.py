@@ -223,7 +223,7 @@ def _negated(shift: int | tuple[int, ...]) -> int | tuple[int, ...]:
 
 
 @op
-def roll(xp: Any, x: Any, /, shift: int | Sequence[int], axis: Axis = None) -> Any:
+def roll(xp: Any, x: Any, /, shift: Any, axis: Axis = None) -> Any:
     """The elements moved along `axis` by `shift` places, those pushed out coming in at the start.
 
     >>> tgr.roll(tgr.tensor([1.0, 2.0, 3.0]), 1)
