@@ -279,7 +279,7 @@ def test_temperature_zero_is_the_most_probable(text: Path, tmp_path: Path) -> No
     out = tmp_path / "run"
     assert train(text, out, "--steps", "20") == 0
     from tinygradrnn.charmodel import write
-    from tinygradrnn.train import load_model
+    from tinygradrnn.run import load_model
 
     model, vocabulary = load_model(out)
     draws = {

@@ -90,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train(args: Any) -> int:
     from tinygradrnn.errors import DataError
-    from tinygradrnn.train import Settings, saved_settings, train
+    from tinygradrnn.run import Settings, saved_settings
+    from tinygradrnn.train import train
 
     given = {
         field.name: getattr(args, field.name)
@@ -121,7 +122,7 @@ def _sample(args: Any) -> int:
     from tinygradrnn.backend import current_backend
     from tinygradrnn.charmodel import write
     from tinygradrnn.errors import DataError
-    from tinygradrnn.train import load_model
+    from tinygradrnn.run import load_model
 
     if args.seed is not None and args.seed < 0:
         raise DataError(f"seed is {args.seed}; expected 0 or more")

@@ -37,6 +37,7 @@ ROOMS = """
     optim
     io data baselines
     charmodel
+    run
     train
     cli
     testing inspect viz
