@@ -80,6 +80,11 @@ from tinygradrnn.ops.elementwise import (
     tanh,
     where,
 )
+from tinygradrnn.ops.gates import (
+    clip_cotangent,
+    gate,
+    trajectory,
+)
 from tinygradrnn.ops.indexing import (
     add_at,
     flat_positions,
@@ -137,7 +142,7 @@ from tinygradrnn.tensor import Tensor, from_dlpack, tensor, transfer
 
 __version__ = "0.1.0"
 
-_LAZY = ("data", "io", "nn", "optim", "testing", "tree")
+_LAZY = ("bptt", "data", "io", "nn", "optim", "testing", "tree")
 
 
 def __getattr__(name: str) -> ModuleType:
@@ -171,6 +176,7 @@ __all__ = [
     "broadcast_to",
     "ceil",
     "clip",
+    "clip_cotangent",
     "concat",
     "cos",
     "cross_entropy",
@@ -189,6 +195,7 @@ __all__ = [
     "floor_divide",
     "from_dlpack",
     "full",
+    "gate",
     "gelu",
     "get_backend",
     "getitem",
@@ -261,6 +268,7 @@ __all__ = [
     "tanh",
     "tensor",
     "tensordot",
+    "trajectory",
     "transfer",
     "unstack",
     "use_backend",

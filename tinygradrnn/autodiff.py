@@ -14,6 +14,7 @@ from tinygradrnn.namespace import registry
 from tinygradrnn.tape import (
     Edge,
     Leaf,
+    Node,
     Value,
     enable_grad,
     execution_order,
@@ -76,7 +77,9 @@ def grad(
 ) -> tuple[Any, ...]:
     """Return the gradients of `outputs` with respect to `inputs`, leaving every ``.grad`` alone.
 
-    Inputs may be any tensors on the tape: a hidden state's gradient at each step can be asked for.
+    Inputs may be any tensors on the tape. For the states that :func:`~tinygradrnn.scan` returns
+    with ``return_states`` the answer is the gradient with respect to the state at each step, what
+    it does to later steps included: ``dL/dh_t``.
 
     Args:
         outputs: A Tensor or several; their gradients are summed.
@@ -105,10 +108,17 @@ def grad(
         for i, (y, up) in enumerate(zip(outs, ups, strict=True))
     ]
     retain = create_graph if retain_graph is None else retain_graph
-    found = backpropagate(seeds, edges, retain=retain, create_graph=create_graph)
+    # The gradient with respect to a trajectory is that with respect to each of its states.
+    places = [p for edge in edges for p in _states(edge) or [edge] if p is not None]
+    found = backpropagate(seeds, places, retain=retain, create_graph=create_graph)
     results: list[Any] = []
     for i, (x, edge) in enumerate(zip(ins, edges, strict=True)):
-        g = found.get(edge)
+        states = _states(edge)
+        if states is None:
+            g = found.get(edge)
+        else:
+            rows = [None if p is None else found.get(p) for p in states]
+            g = _stacked(rows, x, create_graph)
         if g is None and not allow_unused:
             raise GradientError(
                 f"grad: the outputs do not depend on inputs[{i}] ({describe(x)}). "
@@ -116,6 +126,25 @@ def grad(
             )
         results.append(g if g is None or create_graph else _wrapped(g, x.backend))
     return tuple(results)
+
+
+def _states(edge: Edge) -> Sequence[Edge | None] | None:
+    """The places of the states that a trajectory stacks; None if `edge` is none."""
+    if isinstance(edge, Node) and edge.recipe.op is registry["trajectory"]:
+        return edge.inputs
+    return None
+
+
+def _stacked(rows: list[Any], x: Value, create_graph: bool) -> Any:
+    """The gradients of states as one; zeros for those that nothing depends on."""
+    if all(g is None for g in rows):
+        return None
+    xp = x.backend.xp
+    zeros = xp.zeros_like(x.array[0, ...])
+    if create_graph:
+        blank = engine.tensor_type(zeros, x.backend)
+        return registry["stack"]([blank if g is None else g for g in rows], axis=0)
+    return xp.stack([zeros if g is None else xp.asarray(g) for g in rows], axis=0)
 
 
 def _beside(value: Any, other: Value) -> Value:

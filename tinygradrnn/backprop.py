@@ -10,6 +10,7 @@ from tinygradrnn import op as engine
 from tinygradrnn.errors import GradientError, ShapeError
 from tinygradrnn.namespace import recorded
 from tinygradrnn.recipe import Share
+from tinygradrnn.region import Region, Sweep
 from tinygradrnn.tape import (
     Edge,
     Leaf,
@@ -49,16 +50,44 @@ def backpropagate(
     targets = leaves if wanted is None else set(wanted)
     ends = {origin(edge) for edge in targets}
     useful = None if targets >= leaves else _leading_to(ends, order)
-    cotangents = Cotangents(in_place=not create_graph)
-    held, owned, gathered = cotangents.held, cotangents.owned, cotangents.gathered
-    found: dict[Edge, Any] = {}
+    walk = _Walk(targets, retain=retain, create_graph=create_graph)
     with ExitStack() as stack:
         stack.enter_context(enable_grad() if create_graph else no_grad())
         for backend in {origin(edge).backend for edge, _ in seeds}:
             stack.enter_context(backend.quiet())
         stack.callback(setattr, recording, "step", recording.step)
         for edge, seed in seeds:
-            cotangents.add(edge, seed)
+            walk.cotangents.add(edge, seed)
+        walk.over(order, useful)
+    return walk.found
+
+
+class _Walk:
+    """A reverse walk under way."""
+
+    def __init__(self, targets: set[Edge], *, retain: bool, create_graph: bool) -> None:
+        self.targets, self.create_graph = targets, create_graph
+        self.retain: bool = retain
+        self.ends = {origin(edge) for edge in targets}
+        self.cotangents = Cotangents(in_place=not create_graph)
+        self.found: dict[Edge, Any] = {}
+
+    def over(
+        self,
+        order: list[Node | Leaf],
+        useful: set[Node | Leaf] | None,
+        stop: Any = None,
+    ) -> None:
+        """Visit nodes from the last to the first.
+
+        Args:
+            order: The nodes.
+            useful: Those that lead to something wanted; None for all.
+            stop: The mark of a boundary at which the walk ends.
+        """
+        targets, ends, found, create_graph = self.targets, self.ends, self.found, self.create_graph
+        cotangents, retain = self.cotangents, self.retain
+        held, owned, gathered = cotangents.held, cotangents.owned, cotangents.gathered
         for node in reversed(order):
             xp = recorded if create_graph else node.backend.namespace
             if node in gathered:
@@ -70,6 +99,9 @@ def backpropagate(
                     continue
                 places = (Output(cast("Node", node), i) for i in range(len(slots)))
                 found.update((o, x) for o, x in zip(places, slots, strict=True) if o in targets)
+                if type(node) is Region:
+                    self.through(node, slots, useful, stop)
+                    continue
                 g = _complete(slots, cast("Node", node), create_graph)
             elif g.shape != node.shape or g.dtype is not node.dtype:
                 g = fit(xp, g, node)
@@ -78,6 +110,8 @@ def backpropagate(
             if type(node) is not Node or (useful is not None and node not in useful):
                 continue
             recipe = node.recipe
+            if stop is not None and node.params.get("mark") is stop:
+                continue
             saved = node.saved
             if saved is None:
                 raise GradientError(
@@ -113,7 +147,58 @@ def backpropagate(
                     cotangents.add(edge, share)
             if not retain:
                 node.saved = None
-    return found
+
+    def through(
+        self,
+        region: Region,
+        slots: list[Any],
+        useful: set[Node | Leaf] | None,
+        stop: Any,
+    ) -> None:
+        """Visit the nodes of a region, which the order of the nodes around it does not list.
+
+        Their shares go to the same places as everyone's: a weight does not see where one region
+        ends and the next begins.
+        """
+        inner = {i: o for i in range(len(slots)) if (o := Output(region, i)) in self.targets}
+        if useful is not None and region not in useful and not inner:
+            return
+        if region.sweeps is not None and self.create_graph:
+            raise GradientError(
+                f"backward: {region.name} follows a plan that walks back from each loss on its "
+                "own, and such a gradient is no function to differentiate again; use bptt.Full, "
+                "Chunk or Random for gradients of gradients"
+            )
+        since, edges = region.edges()
+        inner = {edge: place for i, place in inner.items() if (edge := edges[i]) is not None}
+        outer = self.targets, self.ends, self.retain
+        self.targets = self.targets | inner.keys()
+        self.ends = self.ends | {origin(edge) for edge in inner}
+        # Several sweeps pass the same nodes; and what ran again is on no other tape.
+        self.retain = self.create_graph or not region.forgotten
+        for place in inner.values():
+            self.found.pop(place, None)  # so far only the direct share
+        for sweep in region.sweeps or [Sweep(frozenset(range(len(slots))), None)]:
+            starts: list[Edge] = []
+            for i in sorted(sweep.outputs):
+                if slots[i] is not None and (edge := edges[i]) is not None:
+                    self.cotangents.add(edge, slots[i])
+                    starts.append(edge)
+            end = stop if sweep.stop is None else sweep.stop
+            order = execution_order(starts, since, end)
+            inside = useful
+            if useful is not None:
+                outside = {origin(edge) for edge in region.inputs if edge is not None}
+                inside = _leading_to(self.ends, order, useful & outside)
+            self.over(order, inside, end)
+            for edge, place in inner.items():
+                share = self.found.pop(edge, None)
+                if share is not None:
+                    before = self.found.get(place)
+                    self.found[place] = share if before is None else before + share
+        self.targets, self.ends, self.retain = outer
+        if not self.retain:
+            region.free()
 
 
 class Cotangents:
@@ -128,7 +213,7 @@ class Cotangents:
         in_place: Add into buffers that belong to the walk; False if the shares are Tensors.
     """
 
-    BULK = 1 << 24
+    BULK = 1 << 22
     """Bytes of cotangents to gather for one place before their products are worked off."""
 
     def __init__(self, *, in_place: bool) -> None:
@@ -141,7 +226,7 @@ class Cotangents:
 
     def take_many(self, node: Node | Leaf, xp: Any) -> list[Any] | None:
         """The complete cotangents of a node with several outputs; None if nothing was added."""
-        if type(node) is not Node or not node.recipe.op.many:
+        if type(node) is Leaf or not node.recipe.op.many:
             return None
         # An Output is a pair: a plain one finds it, and is made faster.
         pop = cast("dict[tuple[Node, int], Any]", self.held).pop
@@ -209,9 +294,11 @@ class Cotangents:
         return known[1]
 
 
-def _leading_to(ends: set[Node | Leaf], order: list[Node | Leaf]) -> set[Node | Leaf]:
+def _leading_to(
+    ends: set[Node | Leaf], order: list[Node | Leaf], known: Iterable[Node | Leaf] = ()
+) -> set[Node | Leaf]:
     """The nodes with something wanted behind them: no other node's rules need to run."""
-    useful: set[Node | Leaf] = set()
+    useful: set[Node | Leaf] = set(known)
     for node in order:
         for edge in node.inputs:
             parent = edge.node if type(edge) is Output else edge

@@ -259,6 +259,8 @@ class Op(_Callable[P]):
             backend = cast("Backend", params["target"])
         # 3. Record.
         if active and not (self.differentiable and recording.enabled):
+            if recording.used is not None:
+                recording.used.update(dict.fromkeys(edge for edge in edges if edge is not None))
             active = 0
         if self.many:
             return self._record_many(out, inputs, edges, active, params, backend)
@@ -395,6 +397,8 @@ class Unary(Op[P]):
         if not shape:
             out = backend.xp.asarray(out)
         if edge is None or not recording.enabled or not self.differentiable:
+            if edge is not None and recording.used is not None:
+                recording.used[edge] = None
             return tensor_type(out, backend)
         recipe = self._recipes.get(1) or self._recipe(1)
         saved = recipe.keep(out, array)
@@ -445,6 +449,8 @@ class Binary(Op[P]):
             out = backend.xp.asarray(out)
         active = (edge1 is not None) + 2 * (edge2 is not None)
         if not active or not recording.enabled or not self.differentiable:
+            if active and recording.used is not None:
+                recording.used.update((e, None) for e in (edge1, edge2) if e is not None)
             return tensor_type(out, backend)
         recipe = self._recipes.get(active) or self._recipe(active)
         saved = recipe.keep(out, a, b)

@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Generator as Yields
+from contextlib import contextmanager
 from copy import copy
 from typing import Any
 
 from tinygradrnn.backend import Array, Backend
 from tinygradrnn.errors import ShapeError
+
+
+class _Notes(threading.local):
+    """For each place that may have to draw again: where every generator stood before it drew."""
+
+    open: tuple[dict[Any, Any], ...] = ()
+
+
+_notes = _Notes()
+
+
+@contextmanager
+def noted_draws() -> Yields[dict[Any, Any], None, None]:
+    """Note, in a ``with`` block, where each generator stood before its first draw there."""
+    before, notes = _notes.open, {}
+    _notes.open = (*before, notes)
+    try:
+        yield notes
+    finally:
+        _notes.open = before
+
+
+@contextmanager
+def repeated_draws(notes: dict[Any, Any]) -> Yields[None, None, None]:
+    """Draw the same numbers again in a ``with`` block; afterwards go on as if nothing was drawn."""
+    stood = {host: host.bit_generator.state for host in notes}
+    for host, state in notes.items():
+        host.bit_generator.state = state
+    try:
+        yield
+    finally:
+        for host, state in stood.items():
+            host.bit_generator.state = state
 
 
 class Generator:
@@ -42,26 +78,34 @@ class Generator:
         other.backend = backend
         return other
 
+    @property
+    def _source(self) -> Any:
+        """The host's generator, about to be drawn from."""
+        for notes in _notes.open:
+            if self._host not in notes:
+                notes[self._host] = self._host.bit_generator.state
+        return self._host
+
     def _put(self, drawn: Any, dtype: str) -> Array:
         return self.backend.from_host(drawn.astype(dtype))
 
     def normal(self, shape: tuple[int, ...], *, dtype: str = "float32") -> Array:
         """Draw from the standard normal distribution."""
-        return self._put(self._host.standard_normal(shape), dtype)
+        return self._put(self._source.standard_normal(shape), dtype)
 
     def uniform(
         self, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0, *, dtype: str = "float32"
     ) -> Array:
         """Draw uniformly from ``[low, high)``."""
-        return self._put(self._host.uniform(low, high, shape), dtype)
+        return self._put(self._source.uniform(low, high, shape), dtype)
 
     def integers(self, shape: tuple[int, ...], low: int, high: int) -> Array:
         """Draw int64 uniformly from ``[low, high)``."""
-        return self._put(self._host.integers(low, high, shape), "int64")
+        return self._put(self._source.integers(low, high, shape), "int64")
 
     def bernoulli(self, shape: tuple[int, ...], p: float) -> Array:
         """Draw booleans that are True with probability `p`."""
-        return self._put(self._host.random(shape) < p, "bool")
+        return self._put(self._source.random(shape) < p, "bool")
 
     def choice(self, weights: Any) -> int:
         """Draw one index with probability proportional to the host array `weights`."""
@@ -69,7 +113,7 @@ class Generator:
 
         total: Any = cumsum(weights)
         # side="right" never lands on an index of weight zero, also when the draw is exactly 0.
-        return int(total.searchsorted(self._host.random() * total[-1], side="right"))
+        return int(total.searchsorted(self._source.random() * total[-1], side="right"))
 
     @property
     def state(self) -> dict[str, Any]:

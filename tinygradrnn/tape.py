@@ -28,10 +28,18 @@ class Recording(threading.local):
 
     enabled: bool = True
     step: StepMark | None = None
+    used: dict[Edge, None] | None = None
+    """Where what is not recorded notes the places it uses: see :mod:`tinygradrnn.region`."""
 
 
 recording = Recording()
 _clock = count()
+_last_change = -1
+
+
+def now() -> int:
+    """An instant: what is recorded from here on has an index of at least this."""
+    return next(_clock)
 
 
 class _GradMode(ContextDecorator):
@@ -40,6 +48,8 @@ class _GradMode(ContextDecorator):
         self._previous: list[bool] = []
 
     def __enter__(self) -> None:
+        if self._enabled and recording.used is not None:
+            raise GradientError("enable_grad: nothing can be recorded in a trial run")
         self._previous.append(recording.enabled)
         recording.enabled = self._enabled
 
@@ -133,22 +143,30 @@ class Leaf:
     """Where a tape begins: a tensor that was not computed but asked for its gradient.
 
     The gradient lives here and not on the Tensor, so that a Tensor and its Leaf are no cycle.
+
+    Attributes:
+        index: Its place in execution order.
+        changed: When its values were last replaced, on the same clock.
     """
 
-    __slots__ = ("__weakref__", "backend", "dtype", "grad", "index", "name", "shape")
+    __slots__ = ("__weakref__", "backend", "changed", "dtype", "grad", "index", "name", "shape")
     inputs: tuple[()] = ()
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, backend: Backend) -> None:
         self.shape, self.dtype, self.backend = shape, dtype, backend
-        self.index = next(_clock)
+        self.index = self.changed = next(_clock)
         self.grad: Any = None  # a Tensor, once there is one
         self.name = ""
+
+    def touch(self) -> None:
+        """Note that the values were replaced: a tape recorded before belongs to the old ones."""
+        global _last_change
+        self.changed = _last_change = next(_clock)
 
     def __repr__(self) -> str:
         return f"<leaf {self.name or self.index}: {self.dtype} {self.shape}>"
 
 
-@final
 class Node:
     """One recorded operation.
 
@@ -210,7 +228,11 @@ class Node:
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays saved for the gradient; one saved twice counts once."""
-        return _unique_bytes([self])
+        return unique_bytes([self])
+
+    def within(self) -> Iterable[Node]:
+        """The nodes folded into this one: those of a region that keeps its tape."""
+        return ()
 
     def saved_arrays(self) -> Iterator[Array]:
         """The arrays among what was saved."""
@@ -276,20 +298,39 @@ def nbytes(array: Array) -> int:
 # --------------------------------------------------------------------------------------- the tape
 
 
-def execution_order(edges: Iterable[Edge]) -> list[Node | Leaf]:
-    """Every node and leaf behind `edges`, oldest first. No recursion: a tape has no depth limit."""
-    seen: set[Node | Leaf] = {origin(edge) for edge in edges}
+def execution_order(edges: Iterable[Edge], since: int = -1, stop: Any = None) -> list[Node | Leaf]:
+    """Every node and leaf behind `edges`, oldest first. No recursion: a tape has no depth limit.
+
+    Args:
+        edges: Where to begin.
+        since: The instant before which nothing is listed.
+        stop: The mark of a boundary behind which nothing is listed.
+    """
+    seen: set[Node | Leaf] = {node for edge in edges if (node := origin(edge)).index >= since}
     stack = list(seen)
     while stack:
         node = stack.pop()
+        if stop is not None and type(node) is Node and node.params.get("mark") is stop:
+            continue
         for edge in node.inputs:
             if edge is not None:
                 if type(edge) is Output:
                     edge = edge.node
-                if edge not in seen:
+                if edge not in seen and edge.index >= since:
                     seen.add(edge)
                     stack.append(edge)
     return sorted(seen, key=_by_index)
+
+
+def outgrown(edge: Edge) -> Leaf | None:
+    """A leaf behind `edge` whose values were replaced after they were used there; None if none."""
+    born = origin(edge).index
+    if type(edge) is Leaf or _last_change < born:  # the usual case costs nothing
+        return None
+    for node in execution_order([edge]):
+        if type(node) is Leaf and node.changed > born:
+            return node
+    return None
 
 
 def _by_index(node: Node | Leaf) -> int:
@@ -331,7 +372,7 @@ class Step:
     @property
     def nbytes(self) -> int:
         """Bytes saved in this step; an array saved twice in it counts once."""
-        return _unique_bytes(self.nodes)
+        return unique_bytes(self.nodes)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
@@ -392,6 +433,8 @@ class Tape:
                 "with requires_grad=True, or at a Parameter, and needs to be outside no_grad()"
             )
         order = execution_order(edges)
+        folded = [inner for n in order if isinstance(n, Node) for inner in n.within()]
+        order = sorted({*order, *folded}, key=_by_index) if folded else order
         self.leaves: list[Leaf] = [n for n in order if isinstance(n, Leaf)]
         self.nodes: list[Node] = [n for n in order if isinstance(n, Node)]
 
@@ -412,7 +455,7 @@ class Tape:
     @property
     def nbytes(self) -> int:
         """Bytes kept for the gradient; an array saved by several nodes counts once."""
-        return _unique_bytes(self.nodes)
+        return unique_bytes(self.nodes)
 
     def __repr__(self) -> str:
         return f"<tape: {len(self)} nodes, {len(self.steps)} steps, {_human(self.nbytes)} saved>"
@@ -446,7 +489,8 @@ def _label(edge: Edge, number: dict[Node | Leaf, int]) -> str:
     return f"{number[origin(edge)]}{slot}"
 
 
-def _unique_bytes(nodes: Iterable[Node]) -> int:
+def unique_bytes(nodes: Iterable[Node]) -> int:
+    """Bytes saved by nodes; an array saved by several counts once."""
     return sum(nbytes(a) for a in {id(a): a for n in nodes for a in n.saved_arrays()}.values())
 
 

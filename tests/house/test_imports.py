@@ -26,13 +26,14 @@ ROOMS = """
     namespace
     recipe
     op
+    region
     backprop
     autodiff
     ops
     tensor
     creation
     scan
-    bptt checkpoint
+    bptt
     nn
     optim
     io data baselines

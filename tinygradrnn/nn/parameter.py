@@ -68,6 +68,7 @@ class Parameter(Tensor):
         if new.array.dtype != self.dtype:
             raise DtypeError(f"{label}: {new.array.dtype}; expected {self.dtype}")
         self.array = new.array
+        self.leaf.touch()
 
     def move(self, backend: str | Backend) -> None:
         """Go to another backend, with the gradient, and stay the same object.

@@ -8,6 +8,7 @@ registry.
 from tinygradrnn.ops import (
     compare,
     elementwise,
+    gates,
     indexing,
     linalg,
     losses,
@@ -19,6 +20,7 @@ from tinygradrnn.ops import (
 __all__ = [
     "compare",
     "elementwise",
+    "gates",
     "indexing",
     "linalg",
     "losses",

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 from tinygradrnn import tree
 from tinygradrnn.errors import DtypeError, ShapeError
 from tinygradrnn.op import as_value
-from tinygradrnn.ops.compare import zeros_like
-from tinygradrnn.ops.elementwise import where
+from tinygradrnn.ops.gates import clip_cotangent, gate, trajectory
 from tinygradrnn.ops.shape import stack, unstack
-from tinygradrnn.tape import step
+from tinygradrnn.region import Region, Sweep, region
+from tinygradrnn.scan.contract import Contract, refuse_outgrown
+from tinygradrnn.scan.lengths import Lengths
+from tinygradrnn.scan.segments import Checkpoint, Report, bounds, plan_of
+from tinygradrnn.scan.truncation import Schedule, Truncation
+from tinygradrnn.tape import Node, execution_order, nbytes, now, recording, step, unique_bytes
 from tinygradrnn.tensor import Tensor
 
 StepFunction = Callable[[Any, Any], tuple[Any, Any]]
+Rows = list[list[Tensor]]  # the leaves at each step
 
 
 def scan(
@@ -24,6 +32,9 @@ def scan(
     *,
     lengths: Any = None,
     reverse: bool = False,
+    truncation: Truncation | None = None,
+    checkpoint: Checkpoint | str | int | None = None,
+    mode: str = "auto",
     return_states: bool = False,
 ) -> Any:
     """Run ``output, state = cell(x, state)`` over time; return stacked outputs and the last state.
@@ -43,7 +54,15 @@ def scan(
             ignored. Every leaf of state and outputs must then begin with the batch.
         reverse: Go from the end to the start, with `lengths` from each sequence's own end. The
             outputs are in the order of xs all the same.
-        return_states: Return the state after every step, too, stacked like the outputs.
+        truncation: Where gradients stop on their way back: a plan of ``tgr.bptt``. Forward stays
+            as it is. By default nothing is cut.
+        checkpoint: What is remembered for the way back, and what is computed again:
+            ``"sqrt"``, a number of segments, a limit such as ``"64MB"``, or a
+            :class:`~tinygradrnn.bptt.Checkpoint`, which reports. The gradient is the same, bit for
+            bit. By default everything is remembered.
+        mode: ``"eager"``, or ``"auto"``, which is the same as long as no other is there.
+        return_states: Return the state after every step, too, stacked like the outputs. Asked for
+            the gradient with respect to these, :func:`~tinygradrnn.grad` gives ``dL/dh_t``.
 
     Returns:
         ``(outputs, state)``, or ``(outputs, state, states)`` with `return_states`.
@@ -52,6 +71,7 @@ def scan(
         ShapeError: No leaves or no steps in xs, leaves of unequal time, lengths that do not fit; a
             cell whose output or state changes its structure or shape: names the leaf and the step.
         DtypeError: An output or state changes its dtype or is no Tensor; lengths not integers.
+        GradientError: The state was computed with weights that were replaced since.
 
     >>> def total(x, state):
     ...     return state + x, state + x
@@ -60,60 +80,293 @@ def scan(
             [3.],
             [6.]]), tensor([6.]))
     """
-    name = _name(cell)
-    leaves, inputs = tree.flatten(xs)
-    paths = inputs.paths("xs")
-    columns = [cast("Tensor", as_value(leaf)) for leaf in leaves]
-    time = _check_time(columns, paths)
-    if state is None:
-        state = _initial_state(cell, name, columns[0])
-    state = tree.map(as_value, state)
-    mask = None
-    if lengths is not None:
-        mask = _Mask(lengths, columns, paths)
-        columns = [mask.apply(x) for x in columns]
-    rows = [unstack(x) for x in columns]
-    times = range(time)[::-1] if reverse else range(time)
-    carried, produced = _Contract("state", state), None
-    outputs: list[list[Tensor]] = []  # the leaves at each step
-    states: list[list[Tensor]] = []
-    for t in times:
-        x = rows[0][t] if inputs is tree.LEAF else inputs.unflatten([row[t] for row in rows])
-        with step(t, name):
-            result = cell(x, state)
-            if type(result) is not tuple or len(result) != 2:
-                found = f"{len(result)} values" if type(result) is tuple else type(result).__name__
-                raise ShapeError(f"scan: {name} returned {found}; expected (output, state)")
-            output, new_state = result
-            state_leaves = carried.check(new_state, t)
-            if produced is None:
-                produced = _Contract("output", output)
-            output_leaves = produced.check(output, t)
-            if mask is not None and t >= mask.shortest:
-                state_leaves = mask.choose(
-                    t, state_leaves, carried.structure.leaves(state), carried
-                )
-                output_leaves = mask.choose(t, output_leaves, None, produced)
-                new_state = carried.structure.unflatten(state_leaves)
-            state = new_state
-        outputs.append(output_leaves)
-        if return_states:
+    if mode not in ("auto", "eager"):
+        raise ShapeError(f"scan: mode={mode!r}; expected 'auto' or 'eager'")
+    if truncation is not None and not isinstance(truncation, Truncation):
+        raise DtypeError(
+            f"scan: truncation is {truncation!r}; expected a plan such as tgr.bptt.Chunk(32)"
+        )
+    loop = Loop(cell, xs, state, lengths=lengths, reverse=reverse)
+    refuse_outgrown(loop.state)
+    if truncation is not None:
+        loop.follow(truncation.schedule(loop.time))
+    with _collecting_less:
+        rows = loop.run(None if checkpoint is None else plan_of(checkpoint), return_states)
+    return loop.stacked(*rows, return_states)
+
+
+class Loop:
+    """A cell about to be run over time: arguments checked, everything in its place.
+
+    Attributes:
+        time: The number of steps.
+        state: The state before the next step.
+    """
+
+    def __init__(
+        self, cell: Any, xs: Any, state: Any, *, lengths: Any = None, reverse: bool = False
+    ) -> None:
+        self.cell, self.name = cell, getattr(cell, "__name__", None) or type(cell).__name__
+        leaves, self.inputs = tree.flatten(xs)
+        paths = self.inputs.paths("xs")
+        columns = [cast("Tensor", as_value(leaf)) for leaf in leaves]
+        self.time = _check_time(columns, paths)
+        if state is None:
+            state = _initial_state(cell, self.name, columns[0])
+        self.state = tree.map(as_value, state)
+        self.lengths = None
+        if lengths is not None:
+            self.lengths = Lengths(lengths, columns, paths)
+            columns = [self.lengths.apply(x) for x in columns]
+        self.rows = [unstack(x) for x in columns]
+        self.reverse = reverse
+        self.carried = Contract("state", self.state)
+        self.produced: Contract | None = None
+        self.schedule: Schedule | None = None
+        self.marks: tuple[Any, ...] = ()
+        self.report: Report | None = None  # of checkpointing
+        self._regions: weakref.WeakSet[Region] = weakref.WeakSet()
+
+    def follow(self, schedule: Schedule) -> None:
+        """Set gates at the steps' boundaries."""
+        self.schedule = schedule
+        if schedule.reach is not None:
+            self.marks = tuple([_Mark(t) for t in range(self.time)])
+
+    # ------------------------------------------------------------------------------- the steps
+
+    def steps(self, start: int, stop: int, state: Any) -> tuple[Rows, Rows, Any]:
+        """Run the steps from `start` up to `stop`, in the order in which they run.
+
+        Returns the leaves of the outputs and of the states at each step, and the last state.
+        """
+        cell, rows, carried, lengths = self.cell, self.rows, self.carried, self.lengths
+        single = rows[0] if self.inputs is tree.LEAF else None
+        outputs: Rows = []
+        states: Rows = []
+        for i in range(start, stop):
+            t = self.time - 1 - i if self.reverse else i
+            x = self.inputs.unflatten([row[t] for row in rows]) if single is None else single[t]
+            with step(t, self.name):
+                if self.schedule is not None:
+                    state = self._gated(i, state)
+                result = cell(x, state)
+                if type(result) is not tuple or len(result) != 2:
+                    many = type(result) is tuple
+                    found = f"{len(result)} values" if many else type(result).__name__
+                    raise ShapeError(
+                        f"scan: {self.name} returned {found}; expected (output, state)"
+                    )
+                output, new_state = result
+                state_leaves = carried.check(new_state, t)
+                produced = self.produced
+                if produced is None:
+                    produced = self.produced = Contract("output", output)
+                output_leaves = produced.check(output, t)
+                if lengths is not None and t >= lengths.shortest:
+                    old = carried.structure.leaves(state)
+                    state_leaves = lengths.choose(t, state_leaves, old, carried)
+                    output_leaves = lengths.choose(t, output_leaves, None, produced)
+                    new_state = carried.structure.unflatten(state_leaves)
+                state = new_state
+            outputs.append(output_leaves)
             states.append(state_leaves)
-    assert produced is not None
-    stacked = _stacked(outputs, produced.structure, reverse)
-    if not return_states:
-        return stacked, state
-    return stacked, state, _stacked(states, tree.flatten(state)[1], reverse)
+        if self.report is not None:
+            self.report.steps_run += stop - start
+        return outputs, states, state
+
+    def _gated(self, i: int, state: Any) -> Any:
+        """The state that enters step `i`, as far as gradients are concerned."""
+        schedule = self.schedule
+        assert schedule is not None
+        factor = schedule.gates[i]
+        mark = self.marks[i] if self.marks else None
+        clips = schedule.max_norm is not None or schedule.max_value is not None
+
+        def gated(x: Tensor) -> Tensor:
+            if x.edge is None:
+                return x
+            if factor == 0:
+                return x.detach()
+            if factor != 1 or mark is not None:
+                x = gate(x, factor, mark)
+            return clip_cotangent(x, schedule.max_norm, schedule.max_value) if clips else x
+
+        return tree.map(gated, state) if factor != 1 or mark or clips else state
+
+    # ------------------------------------------------------------------------------ as regions
+
+    def run(self, plan: Checkpoint | None = None, with_states: bool = True) -> tuple[Rows, Rows]:
+        """Run all steps; return the leaves of outputs and states, and set `state` to the last."""
+        schedule = self.schedule
+        if schedule is None or schedule.reach is None or not recording.enabled:
+            outputs, states, self.state = self._divided(plan, with_states)
+            return outputs, states
+        # Losses that reach equally far back are one walk through a region of the tape.
+        seen = self._folded(
+            lambda: self._divided(plan, with_states),
+            self.time,
+            self.state,
+            sweeps=lambda: self._sweeps(with_states),
+        )
+        outputs, states, self.state = seen
+        return outputs, states
+
+    def _divided(self, plan: Checkpoint | None, with_states: bool) -> tuple[Rows, Rows, Any]:
+        if plan is None or not recording.enabled or self.time < 3:
+            return self.steps(0, self.time, self.state)
+        # The first step is not like the others, as its state may be on no tape. What the second
+        # one adds to the bytes saved is what every step will.
+        since = now()
+        outputs, states, state = self.steps(0, 1, self.state)
+        before = _tape_bytes([*outputs[0], *states[0]], since)
+        more = self.steps(1, 2, state)
+        outputs, states, state = outputs + more[0], states + more[1], more[2]
+        added = _tape_bytes([*outputs[1], *states[1]], since) - before
+        size = sum(nbytes(x.array) for x in states[1])
+        self.report = plan.report = plan.divide(self.time, size, added)
+        self.report.steps_run = 2
+        more = self._segments(2, self.time, state, self.report.segments, with_states)
+        return outputs + more[0], states + more[1], more[2]
+
+    def _segments(
+        self, start: int, stop: int, state: Any, parts: Sequence[int], with_states: bool
+    ) -> tuple[Rows, Rows, Any]:
+        """Run steps in parts, of which all but the last forget their tape."""
+        if not parts:
+            return self.steps(start, stop, state)
+        outputs: Rows = []
+        states: Rows = []
+        for a, b in bounds(start, stop, parts[0]):
+            more = self._segments if b == stop else self._forgetful
+            done = more(a, b, state, parts[1:], with_states)
+            outputs += done[0]
+            states += done[1]
+            state = done[2]
+        return outputs, states, state
+
+    def _forgetful(
+        self, start: int, stop: int, state: Any, parts: Sequence[int], with_states: bool
+    ) -> tuple[Rows, Rows, Any]:
+        """Run steps that keep nothing but the state they begin with."""
+        again = False
+
+        def segment() -> tuple[Rows, Rows, Any]:
+            nonlocal again
+            since = now()
+            with _collecting_less:
+                done = self._segments(start, stop, state, parts, with_states)
+            report = self.report
+            if again and report is not None and not report.measured_bytes and not parts:
+                tape = _tape_bytes([*done[0][-1], *done[1][-1]], since)
+                report.measured_bytes = tape + sum(r.nbytes for r in self._regions)
+            again = True
+            return done if with_states else (done[0], [], done[2])
+
+        return self._folded(segment, stop - start, state, forget=True)
+
+    def _folded(
+        self, f: Callable[[], tuple[Rows, Rows, Any]], steps: int, state: Any, **options: Any
+    ) -> tuple[Rows, Rows, Any]:
+        """What `f` returns, its stretch of tape folded into one node."""
+        widths: list[int] = []
+
+        def flat() -> list[Tensor]:
+            outputs, states, last = f()
+            widths[:] = [len(outputs[0]), len(states[0]) if states else 0]
+            leaves = self.carried.structure.leaves(last)
+            return [x for rows in (outputs, states) for row in rows for x in row] + leaves
+
+        keeps = self.carried.structure.leaves(state)
+        results, node = region(flat, f"{self.name} over {steps} steps", keeps=keeps, **options)
+        if node is not None:
+            self._regions.add(node)
+        a, b = widths
+        outputs = [results[i * a : (i + 1) * a] for i in range(steps)]
+        rest = results[steps * a :]
+        states = [rest[i * b : (i + 1) * b] for i in range(steps)] if b else []
+        return outputs, states, self.carried.structure.unflatten(rest[steps * b :])
+
+    def _sweeps(self, with_states: bool) -> list[Sweep]:
+        """The walks back: each from the losses that reach to the same step."""
+        assert self.schedule is not None and self.schedule.reach is not None
+        assert self.produced is not None
+        a, b = len(self.produced.looks), len(self.carried.looks)
+        n = self.time
+        found: dict[int, list[int]] = {}
+        for t, reach in enumerate(self.schedule.reach):
+            starts = found.setdefault(reach, [])
+            starts.extend(range(t * a, (t + 1) * a))
+            first = n * a + t * b
+            starts.extend(range(first, first + b) if with_states else ())
+        end = n * a + (n * b if with_states else 0)
+        found[self.schedule.reach[-1]].extend(range(end, end + b))  # the last state
+        return [
+            Sweep(frozenset(starts), self.marks[reach] if reach else None)
+            for reach, starts in sorted(found.items(), reverse=True)
+        ]
+
+    # --------------------------------------------------------------------------------- results
+
+    def stacked(self, outputs: Rows, states: Rows, return_states: bool) -> Any:
+        """What ``scan`` returns."""
+        assert self.produced is not None
+        made = self.produced.structure.unflatten(self._columns(outputs, stack))
+        if not return_states:
+            return made, self.state
+        along = self._columns(states, trajectory)
+        return made, self.state, tree.flatten(self.state)[1].unflatten(along)
+
+    def _columns(self, rows: Rows, join: Callable[..., Tensor]) -> Iterator[Tensor]:
+        ordered = rows[::-1] if self.reverse else rows
+        return (join(column) for column in zip(*ordered, strict=True))
 
 
-def _stacked(steps: list[list[Tensor]], structure: tree.Structure, reverse: bool) -> Any:
-    if reverse:
-        steps.reverse()
-    return structure.unflatten(stack(column) for column in zip(*steps, strict=True))
+class _Mark:
+    """The name of a boundary between two steps of one loop."""
+
+    __slots__ = ("t",)
+
+    def __init__(self, t: int) -> None:
+        self.t = t
+
+    def __repr__(self) -> str:
+        return f"before step {self.t}"
 
 
-def _name(cell: Any) -> str:
-    return getattr(cell, "__name__", None) or type(cell).__name__
+def _tape_bytes(ends: Sequence[Tensor], since: int) -> int:
+    order = execution_order((x.edge for x in ends if x.edge), since)
+    return unique_bytes(n for n in order if isinstance(n, Node))
+
+
+class _CollectingLess:
+    """Python's garbage collection, made rarer in a ``with`` block.
+
+    It looks again and again at objects that live on, and a tape is many of them and has no cycles
+    to be collected: that took a third of the time of small steps, and more the longer the loop. The
+    thresholds are the whole process's, so the first loop sets them and the last one restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._depth, self._before = threading.Lock(), 0, (0, 0, 0)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._depth:
+                self._before = gc.get_threshold()
+                young, middle, _ = self._before
+                if young:  # 0: somebody has turned it off altogether
+                    gc.set_threshold(max(young, 100_000), max(middle, 100), 1 << 30)
+            self._depth += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._depth -= 1
+            if not self._depth:
+                gc.set_threshold(*self._before)
+
+
+_collecting_less = _CollectingLess()
 
 
 def _check_time(columns: Sequence[Tensor], paths: Sequence[str]) -> int:
@@ -149,99 +402,3 @@ def _initial_state(cell: Any, name: str, x: Tensor) -> Any:
             "the first step; expected (time, batch, ...), or a state given"
         )
     return make(x.shape[1])
-
-
-class _Contract:
-    """What a state or an output must look like at every step: structure, shapes and dtypes.
-
-    Looked at after each step, as a wrong one would otherwise broadcast, or fail much later.
-    """
-
-    def __init__(self, what: str, example: Any) -> None:
-        leaves, self.structure = tree.flatten(example)
-        self.what = what
-        self.looks = [
-            (leaf.array.shape, leaf.array.dtype) if isinstance(leaf, Tensor) else ((), None)
-            for leaf in leaves
-        ]
-
-    def check(self, value: Any, t: int) -> list[Tensor]:
-        """The leaves of `value`, if it is as it should be."""
-        try:
-            leaves = self.structure.leaves(value, self.what)
-        except tree.StructureError as error:
-            raise ShapeError(f"scan: step {t}: {error}") from None
-        for i, leaf in enumerate(leaves):
-            shape, dtype = self.looks[i]
-            if not isinstance(leaf, Tensor):
-                path = self.path(i)
-                found = type(leaf).__name__
-                raise DtypeError(f"scan: step {t}: {path} is a {found}; expected a Tensor")
-            if leaf.array.shape != shape:
-                raise ShapeError(
-                    f"scan: step {t}: {self.path(i)} has shape {leaf.shape}; before it was {shape}"
-                )
-            if leaf.array.dtype != dtype:
-                raise DtypeError(
-                    f"scan: step {t}: {self.path(i)} is {leaf.dtype}; before it was {dtype}. "
-                    "Give xs and the first state the cell's dtype, with .astype(...)"
-                )
-        return leaves
-
-    def path(self, i: int) -> str:
-        """The path of a leaf."""
-        return self.structure.paths(self.what)[i]
-
-
-class _Mask:
-    """Which sequences of a right-padded batch are still going on, at each step."""
-
-    def __init__(self, lengths: Any, columns: Sequence[Tensor], paths: Sequence[str]) -> None:
-        import numpy
-
-        host = lengths.numpy() if isinstance(lengths, Tensor) else numpy.asarray(lengths)
-        if host.dtype.kind not in "iu":
-            raise DtypeError(f"scan: lengths are {host.dtype}; expected integers")
-        for x, path in zip(columns, paths, strict=True):
-            if host.ndim != 1 or x.shape[1:2] != host.shape:
-                raise ShapeError(
-                    f"scan: lengths have shape {host.shape}, {path} has {x.shape}; "
-                    "expected (batch,) and (time, batch, ...)"
-                )
-        time = columns[0].shape[0]
-        for i, length in enumerate(host.tolist()):
-            if not 0 <= length <= time:
-                raise ShapeError(f"scan: lengths[{i}] is {length}; expected 0 to {time}")
-        self.batch = host.shape[0]
-        self.shortest = int(host.min(initial=time))
-        backend = columns[0].backend
-        going = numpy.arange(time)[:, None] < host
-        self._going = Tensor(backend.from_host(going), backend)
-        self._rows: dict[int, tuple[Tensor, ...]] = {}
-
-    def _fit(self, ndim: int) -> Tensor:
-        return self._going.reshape((*self._going.shape, *(1,) * (ndim - 1)))
-
-    def apply(self, x: Tensor) -> Tensor:
-        """Zeros where xs is padding: whatever stands there, NaN or -1, must not reach the cell.
-
-        Choosing the old state afterwards would not be enough: a gradient of zero times NaN is NaN.
-        """
-        return where(self._fit(x.ndim - 1), x, zeros_like(x))
-
-    def choose(
-        self, t: int, leaves: list[Tensor], others: list[Tensor] | None, contract: _Contract
-    ) -> list[Tensor]:
-        """The leaves of sequences that go on at step `t`, and of the rest the others, or zeros."""
-        chosen: list[Tensor] = []
-        for i, leaf in enumerate(leaves):
-            if leaf.shape[:1] != (self.batch,):
-                raise ShapeError(
-                    f"scan: step {t}: with lengths, {contract.path(i)} must begin with the batch; "
-                    f"found {leaf.shape}, expected ({self.batch}, ...)"
-                )
-            if leaf.ndim not in self._rows:
-                self._rows[leaf.ndim] = unstack(self._fit(leaf.ndim))
-            other = zeros_like(leaf) if others is None else others[i]
-            chosen.append(where(self._rows[leaf.ndim][t], leaf, other))
-        return chosen

@@ -213,6 +213,11 @@ def cases() -> list[Case]:
         case("unstack", f"{axis}", call("unstack", axis=axis), draw(2, 3))
         case("flip", f"{axis}", call("flip", axis=axis), draw(2, 3))
         case("roll", f"{axis}", call("roll", shift=2, axis=axis), draw(2, 3))
+    # Within their limits these are what they look like: the identity.
+    case("gate", "", lambda x: tgr.gate(x), draw(2, 3))
+    case("clip_cotangent", "norm", call("clip_cotangent", max_norm=1e3), draw(2, 3))
+    case("clip_cotangent", "value", call("clip_cotangent", max_value=1e3), draw(2, 3))
+    case("trajectory", "", lambda x, y: tgr.trajectory([x, y, x]), *two(draw))
     case("unstack", "one used", lambda x: tgr.unstack(x)[1] * 2, draw(3, 2))
     case("split", "equal parts", call("split", sections=2, axis=-1), draw(2, 4))
     case("split", "sizes", call("split", sections=[1, 0, 2]), draw(3, 2))

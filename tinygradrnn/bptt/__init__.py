@@ -1,0 +1,28 @@
+"""Back-propagation through time: how far back, at what price, and what it says."""
+
+from __future__ import annotations
+
+from tinygradrnn.scan.segments import Checkpoint, Report
+from tinygradrnn.scan.truncation import (
+    Chunk,
+    Clip,
+    Depth,
+    Full,
+    Random,
+    Schedule,
+    Truncation,
+    Window,
+)
+
+__all__ = [
+    "Checkpoint",
+    "Chunk",
+    "Clip",
+    "Depth",
+    "Full",
+    "Random",
+    "Report",
+    "Schedule",
+    "Truncation",
+    "Window",
+]

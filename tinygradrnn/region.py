@@ -1,0 +1,284 @@
+"""Regions: a stretch of the tape that the tape around it sees as one node.
+
+The walk back through a region is the same walk as everywhere else, over the region's own nodes.
+Folding them into one node allows two things that a flat tape does not:
+
+- *forgetting* them: the region then runs again when the walk back reaches it, which trades time for
+  memory (checkpointing; Griewank 1992, Chen et al. 2016);
+- walking through them *several times*, each time from some of the outputs and up to a stop, which
+  is how a plan that treats each loss differently is computed (a window of steps back from every
+  k-th loss).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple, cast
+
+from tinygradrnn import op as engine
+from tinygradrnn.backend import current_backend, use_backend
+from tinygradrnn.convert import kind_of
+from tinygradrnn.errors import GradientError
+from tinygradrnn.random import noted_draws, repeated_draws
+from tinygradrnn.tape import (
+    Edge,
+    Leaf,
+    Node,
+    Output,
+    enable_grad,
+    execution_order,
+    no_grad,
+    now,
+    origin,
+    recording,
+)
+
+
+class Sweep(NamedTuple):
+    """One walk through a region.
+
+    Attributes:
+        outputs: Which of the region's results, as the function returned them, it starts from.
+        stop: The mark of the :func:`~tinygradrnn.ops.gates.boundary` it does not cross, or None.
+    """
+
+    outputs: frozenset[int]
+    stop: Any
+
+
+class _Kind:
+    """What a region has in place of an operation: a name, and that there are several outputs."""
+
+    many = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class _RegionRecipe:
+    """What a region has in place of an operation's recipe: no rules of its own."""
+
+    rules = ()
+
+    def __init__(self, name: str) -> None:
+        self.op = _Kind(name)
+
+
+class Region(Node):
+    """A stretch of the tape as one node with several outputs.
+
+    Attributes:
+        since: The instant at which it begins: nodes recorded before are outside.
+        sweeps: The walks through it; None for the usual single one from all outputs.
+    """
+
+    __slots__ = ("_again", "_edges", "since", "sweeps")
+    _again: _Again | None
+    _edges: list[Edge | None] | None
+    since: int
+    sweeps: list[Sweep] | None
+
+    def edges(self) -> tuple[int, list[Edge | None]]:
+        """Where its stretch of tape begins, and the place of each output on it.
+
+        Runs the region again if its nodes were forgotten.
+
+        Raises:
+            GradientError: It was freed, or what it depends on has changed in between.
+        """
+        if self.saved is None:
+            raise GradientError(
+                f"backward: {self.name} was already freed by an earlier backward. Pass "
+                "retain_graph=True to that earlier call, or compute the result again"
+            )
+        if self._edges is not None:
+            return self.since, self._edges
+        assert self._again is not None
+        return self._again.run(self)
+
+    def within(self) -> Iterator[Node]:
+        """The nodes of its stretch of tape, also of regions in it; none if they were forgotten."""
+        for node in execution_order((e for e in self._edges or () if e), self.since):
+            if isinstance(node, Node):
+                yield node
+                yield from node.within()
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether it must run again for its gradient."""
+        return self._edges is None
+
+    def free(self) -> None:
+        """Let go of all that is needed for the walk."""
+        self.saved = self._edges = self._again = None
+
+
+class _Again:
+    """How to run a region a second time, so that nothing differs from the first."""
+
+    def __init__(
+        self,
+        f: Callable[[], Sequence[Any]],
+        draws: dict[Any, Any],
+        name: str,
+        outputs: list[int],
+        results: list[Any],
+    ) -> None:
+        self.f, self.draws, self.name, self.outputs = f, draws, name, outputs
+        self.backend = current_backend()
+        self.step = recording.step
+        # Weak: those that are still there can be compared.
+        self.results = [weakref.ref(value) for value in results]
+
+    def run(self, region: Region) -> tuple[int, list[Edge | None]]:
+        """Record the region anew."""
+        for edge in region.inputs:
+            leaf = None if edge is None else origin(edge)
+            if type(leaf) is Leaf and leaf.changed > region.index:
+                raise GradientError(
+                    f"backward: {self.name} must run again for its gradient, but "
+                    f"{leaf.name or 'a parameter'} was replaced after it ran. Call backward before "
+                    "the optimiser's step, or do without checkpointing"
+                )
+        with ExitStack() as stack:
+            stack.enter_context(use_backend(self.backend))
+            stack.enter_context(enable_grad())
+            stack.enter_context(repeated_draws(self.draws))
+            stack.callback(setattr, recording, "step", recording.step)
+            recording.step = self.step
+            since = now()
+            results = self.f()
+            self._compare(results)
+        return since, [results[i].edge for i in self.outputs]
+
+    def _compare(self, results: Sequence[Any]) -> None:
+        for new, weak in zip(results, self.results, strict=True):
+            old = weak()
+            if old is None or new.edge is None:
+                continue
+            a, b, xp = new.array, old.array, new.backend.xp
+            # Some products may round differently in a second run; a cell that does something else
+            # is off by much more.
+            with new.backend.quiet():
+                apart = xp.abs(a - b) > 1e-3 * (xp.abs(a) + xp.abs(b)) + 1e-30
+            if a.shape != b.shape or bool(xp.any(apart)):
+                raise self._differs()
+
+    def _differs(self) -> GradientError:
+        return GradientError(
+            f"backward: {self.name} ran again for its gradient and gave another result than "
+            "before: it depends on something that has changed in between (a random draw that is "
+            "not from tinygradrnn's generators, an attribute, train and eval). Make it a function "
+            "of its inputs, or do without checkpointing"
+        )
+
+
+def region(
+    f: Callable[[], Sequence[Any]],
+    name: str,
+    *,
+    forget: bool = False,
+    keeps: Sequence[Any] = (),
+    sweeps: Callable[[], list[Sweep]] | None = None,
+) -> tuple[list[Any], Region | None]:
+    """Run `f` and fold what it recorded into one node.
+
+    Args:
+        f: Takes nothing and returns Tensors. It may close over any Tensor; gradients find their
+            way to all of them.
+        name: For messages and for reading the tape.
+        forget: Keep none of its nodes, and run `f` again on the way back.
+        keeps: The Tensors that `f` then needs and would not be there otherwise, for the count of
+            bytes saved.
+        sweeps: Gives the walks through it, once `f` has run.
+
+    Returns:
+        The Tensors as seen from outside, and the node; None if nothing was recorded.
+    """
+    if not recording.enabled:
+        return list(f()), None
+    since = now()
+    with noted_draws() as draws:
+        used = _Used(since)
+        results = used.without_tape(f) if forget else None
+        if results is None:
+            with repeated_draws(draws):
+                results = list(f())
+            used.on_tape(results)
+    # One output for each result, and one for a result that comes twice: shares from all its uses
+    # are then added in the same order as on a flat tape.
+    firsts = {id(r): i for i, r in reversed(list(enumerate(results))) if used.computed(r)}
+    if not used.outside or not firsts:
+        return results, None
+    slots = {key: slot for slot, key in enumerate(firsts)}
+    outputs = [results[i] for i in firsts.values()]
+    made = Region(
+        cast("Any", _RegionRecipe(name)),
+        tuple(used.outside),
+        tuple([x.array for x in keeps]),
+        {},
+        tuple([x.array.shape for x in outputs]),
+        tuple([x.array.dtype for x in outputs]),
+        outputs[0].backend,
+        recording.step,
+    )
+    made.since, made.sweeps = since, None
+    if sweeps is not None:
+        by_slot = [slots.get(id(r)) for r in results]
+        made.sweeps = [
+            Sweep(frozenset(k for i in s.outputs if (k := by_slot[i]) is not None), s.stop)
+            for s in sweeps()
+        ]
+    seen = [
+        engine.tensor_type(r.array, r.backend, Output(made, slots[id(r)])) if id(r) in slots else r
+        for r in results
+    ]
+    made._edges = made._again = None
+    if forget:
+        made._again = _Again(f, draws, name, list(firsts.values()), seen)
+    else:
+        made._edges = [x.edge for x in outputs]
+    return seen, made
+
+
+class _Used:
+    """What a region uses of the tape outside, found out while it runs.
+
+    Attributes:
+        outside: The places.
+    """
+
+    def __init__(self, since: int) -> None:
+        self.since, self.outside = since, cast("dict[Edge, None]", {})
+        self.taped = False
+
+    def without_tape(self, f: Callable[[], Sequence[Any]]) -> list[Any] | None:
+        """The results of `f`, without recording; None if it cannot do without."""
+        recording.used, before = self.outside, recording.used
+        try:
+            with no_grad():
+                return list(f())
+        except GradientError:  # a cell that takes gradients itself
+            self.outside.clear()
+            return None
+        finally:
+            recording.used = before
+
+    def on_tape(self, results: Sequence[Any]) -> None:
+        """Read it from what was recorded."""
+        self.taped = True
+        for node in execution_order((r.edge for r in results if r.edge), self.since):
+            if type(node) is Leaf:
+                self.outside[node] = None
+            for edge in node.inputs:
+                if edge is not None and origin(edge).index < self.since:
+                    self.outside[edge] = None
+
+    def computed(self, result: Any) -> bool:
+        """Whether a result is the region's own and may have a gradient."""
+        edge = result.edge
+        if self.taped:
+            return edge is not None and origin(edge).index >= self.since
+        return edge is None and kind_of(result.array.dtype) == "f"

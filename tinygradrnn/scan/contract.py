@@ -1,0 +1,76 @@
+"""What a state or an output must look like at every step, and whose history it may have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinygradrnn import tree
+from tinygradrnn.errors import DtypeError, GradientError, ShapeError
+from tinygradrnn.tape import Node, origin, outgrown
+from tinygradrnn.tensor import Tensor
+
+
+class Contract:
+    """The structure, shapes and dtypes that a state or an output keeps from step to step.
+
+    Looked at after each step, as a wrong one would otherwise broadcast, or fail much later.
+    """
+
+    def __init__(self, what: str, example: Any) -> None:
+        leaves, self.structure = tree.flatten(example)
+        self.what = what
+        self.looks = [
+            (leaf.array.shape, leaf.array.dtype) if isinstance(leaf, Tensor) else ((), None)
+            for leaf in leaves
+        ]
+
+    def check(self, value: Any, t: int) -> list[Tensor]:
+        """The leaves of `value`, if it is as it should be."""
+        try:
+            leaves = self.structure.leaves(value, self.what)
+        except tree.StructureError as error:
+            raise ShapeError(f"scan: step {t}: {error}") from None
+        for i, leaf in enumerate(leaves):
+            shape, dtype = self.looks[i]
+            if not isinstance(leaf, Tensor):
+                path = self.path(i)
+                found = type(leaf).__name__
+                raise DtypeError(f"scan: step {t}: {path} is a {found}; expected a Tensor")
+            if leaf.array.shape != shape:
+                raise ShapeError(
+                    f"scan: step {t}: {self.path(i)} has shape {leaf.shape}; before it was {shape}"
+                )
+            if leaf.array.dtype != dtype:
+                raise DtypeError(
+                    f"scan: step {t}: {self.path(i)} is {leaf.dtype}; before it was {dtype}. "
+                    "Give xs and the first state the cell's dtype, with .astype(...)"
+                )
+        return leaves
+
+    def path(self, i: int) -> str:
+        """The path of a leaf."""
+        return self.structure.paths(self.what)[i]
+
+
+def refuse_outgrown(state: Any) -> None:
+    """Raise if a carried state was computed with weights that an optimiser has since replaced.
+
+    Raises:
+        GradientError: Names the leaf, the step it was born in, the weight and the cures.
+    """
+    leaves, structure = tree.flatten(state)
+    for i, leaf in enumerate(leaves):
+        edge = leaf.edge
+        weight = None if edge is None else outgrown(edge)
+        if edge is None or weight is None:
+            continue
+        node, born = origin(edge), ""
+        if isinstance(node, Node) and node.step is not None:
+            born = f" at step {node.step}" + (f" of {node.step.loop}" if node.step.loop else "")
+        raise GradientError(
+            f"scan: {structure.paths('state')[i]} was computed{born} with a "
+            f"{weight.name or 'parameter'} that an optimiser has replaced since, so its history is "
+            "not that of the present weights. Cut it: carry tgr.bptt.detach(state) from one update "
+            "to the next; or iterate over tgr.bptt.stream(...), which does so; or take the step "
+            "after the last backward"
+        )
