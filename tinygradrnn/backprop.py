@@ -191,6 +191,7 @@ class _Walk:
                 outside = {origin(edge) for edge in region.inputs if edge is not None}
                 inside = _leading_to(self.ends, order, useful & outside)
             self.over(order, inside, end)
+            self.cotangents.owned.difference_update(order)  # another sweep may come past
             for edge, place in inner.items():
                 share = self.found.pop(edge, None)
                 if share is not None:
@@ -231,6 +232,7 @@ class Cotangents:
         # An Output is a pair: a plain one finds it, and is made faster.
         pop = cast("dict[tuple[Node, int], Any]", self.held).pop
         found: list[Any] = [pop((node, i), None) for i in range(len(node.shape))]
+        cast("set[Any]", self.owned).difference_update((node, i) for i in range(len(found)))
         if all(g is None for g in found):
             return None
         for i, (g, shape, dtype) in enumerate(zip(found, node.shape, node.dtype, strict=True)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tinygradrnn.bptt.jacobians import Gradients, StepTerms, closed_form, rtrl, step_terms
 from tinygradrnn.scan.segments import Checkpoint, Report
 from tinygradrnn.scan.truncation import (
     Chunk,
@@ -20,9 +21,14 @@ __all__ = [
     "Clip",
     "Depth",
     "Full",
+    "Gradients",
     "Random",
     "Report",
     "Schedule",
+    "StepTerms",
     "Truncation",
     "Window",
+    "closed_form",
+    "rtrl",
+    "step_terms",
 ]

@@ -203,8 +203,12 @@ class Loop:
             outputs, states, self.state = self._divided(plan, with_states)
             return outputs, states
         # Losses that reach equally far back are one walk through a region of the tape.
+        def everything() -> tuple[Rows, Rows, Any]:
+            outputs, states, last = self._divided(plan, with_states)
+            return outputs, states if with_states else [], last
+
         seen = self._folded(
-            lambda: self._divided(plan, with_states),
+            everything,
             self.time,
             self.state,
             sweeps=lambda: self._sweeps(with_states),

@@ -205,8 +205,8 @@ class Random(Truncation):
 
     >>> tgr.bptt.Random(0.5, rng=3).mask(3)
     array([[1., 0., 0.],
-           [2., 1., 0.],
-           [4., 2., 1.]])
+           [0., 1., 0.],
+           [0., 2., 1.]])
     """
 
     def __init__(
@@ -275,7 +275,7 @@ class Clip(Truncation):
     Raises:
         ShapeError: No limit, or one that is not positive.
 
-    >>> x, h = tgr.ones((5, 1)), tgr.ones((1,), requires_grad=True)
+    >>> x, h = tgr.ones((5, 1)), tgr.tensor([1.0], requires_grad=True)
     >>> def triple(x, h):
     ...     return h, 3 * h
     >>> _, last = tgr.scan(triple, x, h, truncation=tgr.bptt.Clip(max_value=1.0))

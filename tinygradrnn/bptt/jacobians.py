@@ -1,0 +1,307 @@
+"""The terms of the lecture's derivation, step by step, and two gradients made of them.
+
+With w the weights, ``h_t = f(x_t, h_{t-1}; w)``, ``o_t = g(x_t, h_{t-1}; w)`` and ``L = sum_t l(o_t)``,
+a step is linearised into ``A_t = df_t/dh_{t-1}``, ``B_t = df_t/dw``, ``q_t = dl_t/dh_{t-1}`` and
+``d_t = dl_t/dw``, the last two as if ``h_{t-1}`` and w had nothing to do with each other. Then
+``dL/dw = sum_t d_t + q_t dh_{t-1}/dw``, and the recursion
+
+    ``dh_t/dw = B_t + A_t dh_{t-1}/dw``
+
+is either carried forward in time (:func:`rtrl`) or solved (:func:`closed_form`). Both are slow and
+need no tape longer than one step; they are here to be looked at, and to check the fast way by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from tinygradrnn import tree
+from tinygradrnn.autodiff import grad
+from tinygradrnn.convert import as_array, kind_of
+from tinygradrnn.errors import DtypeError, GradientError, ShapeError
+from tinygradrnn.scan.eager import Loop
+from tinygradrnn.scan.truncation import Truncation
+from tinygradrnn.tape import Leaf, enable_grad
+from tinygradrnn.tensor import Tensor, tensor
+
+Loss = Callable[[Any, int], Any]
+"""The loss of one step, from its output and its time; None where there is none."""
+
+
+class StepTerms(NamedTuple):
+    """One step, linearised: host arrays, float64 if the cell is.
+
+    Attributes:
+        t: The step's time.
+        loss: The value of its loss.
+        A: ``df_t/dh_{t-1}``, ``(state, state)``; the state's leaves as one vector.
+        B: ``df_t/dw``, ``(state, weights)``; the parameters as one vector.
+        q: ``dl_t/dh_{t-1}``, ``(state,)``.
+        d: ``dl_t/dw``, ``(weights,)``.
+        h: ``h_t``, ``(state,)``.
+    """
+
+    t: int
+    loss: float
+    A: Any
+    B: Any
+    q: Any
+    d: Any
+    h: Any
+
+
+class Gradients(NamedTuple):
+    """What :func:`rtrl` and :func:`closed_form` return.
+
+    Attributes:
+        loss: The sum of the steps' losses.
+        parameters: The gradient of each parameter, a tuple of Tensors.
+        state: The gradient of the first state, nested as it is; None under a truncation.
+    """
+
+    loss: float
+    parameters: tuple[Tensor, ...]
+    state: Any
+
+
+def parameters_of(cell: Any, parameters: Sequence[Tensor] | None, caller: str) -> list[Tensor]:
+    """The tensors to differentiate by: those given, or all of a module.
+
+    Raises:
+        GradientError: None given for a function, or one that is no leaf.
+    """
+    if parameters is None:
+        if not hasattr(cell, "parameters"):
+            name = getattr(cell, "__name__", type(cell).__name__)
+            raise GradientError(f"{caller}: {name} is no module; give its parameters=[...]")
+        parameters = list(cell.parameters())
+    found = list(parameters)
+    for i, p in enumerate(found):
+        if not isinstance(p, Tensor) or not isinstance(p.edge, Leaf):
+            raise GradientError(
+                f"{caller}: parameters[{i}] is no leaf; expected a Parameter or a tensor made with "
+                "requires_grad=True"
+            )
+    return found
+
+
+def step_terms(
+    cell: Any,
+    xs: Any,
+    state: Any = None,
+    *,
+    loss: Loss,
+    parameters: Sequence[Tensor] | None = None,
+    lengths: Any = None,
+    reverse: bool = False,
+) -> Iterator[StepTerms]:
+    """Run a cell over time and linearise each step by itself.
+
+    Args:
+        cell, xs, state, lengths, reverse: As for :func:`tinygradrnn.scan`.
+        loss: ``loss(output, t)``: the loss of one step, a scalar, or None for no loss.
+        parameters: By what to differentiate; by default all parameters of the cell.
+
+    Raises:
+        GradientError: No parameters are known, or they are no leaves.
+        DtypeError: A leaf of the state is not of floating-point numbers.
+
+    >>> cell = tgr.nn.RNNCell(1, 2)
+    >>> terms = list(tgr.bptt.step_terms(cell, tgr.ones((3, 1, 1)), loss=lambda o, t: o.sum()))
+    >>> len(terms), terms[0].A.shape, terms[0].B.shape
+    (3, (2, 2), (2, 10))
+    """
+    import numpy
+
+    weights = parameters_of(cell, parameters, "step_terms")
+    loop = Loop(cell, xs, state, lengths=lengths, reverse=reverse)
+    structure = loop.carried.structure
+    current = structure.leaves(loop.state)
+    for i, leaf in enumerate(current):
+        if kind_of(leaf.dtype) != "f":
+            raise DtypeError(
+                f"step_terms: {loop.carried.path(i)} is {leaf.dtype}; expected floating-point "
+                "numbers, by which one can differentiate"
+            )
+    for i in range(loop.time):
+        t = loop.time - 1 - i if reverse else i
+        with enable_grad():
+            leaves = [_fresh(leaf) for leaf in current]
+            outputs, states, _ = loop.steps(i, i + 1, structure.unflatten(leaves))
+            assert loop.produced is not None
+            value = loss(loop.produced.structure.unflatten(outputs[0]), t)
+        before = [*leaves, *weights]
+        size = sum(leaf.size for leaf in leaves)
+        rows = [row for new in states[0] for row in _rows(new, before)]
+        jacobian = numpy.stack(rows) if rows else numpy.zeros((0, sum(x.size for x in before)))
+        slope = numpy.zeros(jacobian.shape[1])
+        if value is not None:
+            if not isinstance(value, Tensor) or value.size != 1:
+                raise ShapeError(f"step_terms: loss(output, {t}) is {value!r}; expected a scalar")
+            slope = _rows(value, before)[0]
+        yield StepTerms(
+            t,
+            0.0 if value is None else float(value),
+            jacobian[:, :size],
+            jacobian[:, size:],
+            slope[:size],
+            slope[size:],
+            _vector(states[0]),
+        )
+        current = states[0]
+
+
+def rtrl(
+    cell: Any,
+    xs: Any,
+    state: Any = None,
+    *,
+    loss: Loss,
+    parameters: Sequence[Tensor] | None = None,
+    lengths: Any = None,
+    reverse: bool = False,
+) -> Gradients:
+    """Real-time recurrent learning: the gradient, carried forward in time (Williams & Zipser 1989).
+
+    The influence of every weight on every element of the state, ``dh_t/dw``, goes from step to
+    step. Nothing of the past is kept, at the price of ``state * weights`` numbers.
+
+    Args:
+        cell, xs, state, lengths, reverse: As for :func:`tinygradrnn.scan`.
+        loss: ``loss(output, t)``: the loss of one step, a scalar, or None for no loss.
+        parameters: By what to differentiate; by default all parameters of the cell.
+
+    Raises:
+        GradientError: No parameters are known, or they are no leaves.
+        DtypeError: A leaf of the state is not of floating-point numbers.
+
+    >>> cell, xs = tgr.nn.RNNCell(1, 2), tgr.ones((3, 1, 1))
+    >>> forward = tgr.bptt.rtrl(cell, xs, loss=lambda output, t: output.sum())
+    >>> tgr.scan(cell, xs)[0].sum().backward()
+    >>> bool(tgr.all(tgr.abs(forward.parameters[0] - cell.weight_ih.grad) < 1e-5))
+    True
+    """
+    import numpy
+
+    weights = parameters_of(cell, parameters, "rtrl")
+    total, gradient, influence, initial, first = 0.0, 0.0, None, None, 0.0
+    options: Any = {"loss": loss, "parameters": weights, "lengths": lengths, "reverse": reverse}
+    for term in step_terms(cell, xs, state, **options):
+        total += term.loss
+        gradient = gradient + term.d
+        if influence is None:
+            influence = numpy.zeros_like(term.B)
+            initial = numpy.eye(len(term.q), dtype=term.A.dtype)
+        gradient = gradient + term.q @ influence
+        first = first + term.q @ initial
+        influence = term.B + term.A @ influence
+        initial = term.A @ initial
+    return _gradients(cell, xs, state, weights, total, gradient, first)
+
+
+def closed_form(
+    cell: Any,
+    xs: Any,
+    state: Any = None,
+    *,
+    loss: Loss,
+    parameters: Sequence[Tensor] | None = None,
+    lengths: Any = None,
+    reverse: bool = False,
+    truncation: Truncation | None = None,
+) -> Gradients:
+    """The gradient by the lecture's closed form, a sum over products of step Jacobians.
+
+    ``dh_t/dw = B_t + sum_{i<t} (A_t A_{t-1} ... A_{i+1}) B_i`` (d2l.ai, equation 9.7.7). Under a
+    truncation each term counts with its weight in ``truncation.mask``.
+
+    Args:
+        cell, xs, state, lengths, reverse: As for :func:`tinygradrnn.scan`.
+        loss: ``loss(output, t)``: the loss of one step, a scalar, or None for no loss.
+        parameters: By what to differentiate; by default all parameters of the cell.
+        truncation: A plan of ``tgr.bptt``.
+
+    Raises:
+        GradientError: No parameters are known, or they are no leaves.
+        DtypeError: A leaf of the state is not of floating-point numbers.
+
+    >>> cell, xs = tgr.nn.RNNCell(1, 2), tgr.ones((3, 1, 1))
+    >>> sums = tgr.bptt.closed_form(cell, xs, loss=lambda output, t: output.sum())
+    >>> tgr.scan(cell, xs)[0].sum().backward()
+    >>> bool(tgr.all(tgr.abs(sums.parameters[0] - cell.weight_ih.grad) < 1e-5))
+    True
+    """
+    import numpy
+
+    weights = parameters_of(cell, parameters, "closed_form")
+    options: Any = {"loss": loss, "parameters": weights, "lengths": lengths, "reverse": reverse}
+    terms = list(step_terms(cell, xs, state, **options))
+    mask = None if truncation is None else truncation.mask(len(terms))
+    gradient, first = 0.0, 0.0
+    for s, term in enumerate(terms):
+        gradient = gradient + (1.0 if mask is None else mask[s, s]) * term.d
+        product = numpy.eye(len(term.q), dtype=term.A.dtype)  # A_{s-1} ... A_{i+1}
+        for i in range(s - 1, -1, -1):
+            weight = 1.0 if mask is None else mask[s, i]
+            gradient = gradient + weight * (term.q @ product @ terms[i].B)
+            product = product @ terms[i].A
+        first = first + term.q @ product
+    total = sum(term.loss for term in terms)
+    return _gradients(cell, xs, state, weights, total, gradient, first if mask is None else None)
+
+
+def _fresh(leaf: Tensor) -> Tensor:
+    return tensor(leaf.detach(), requires_grad=True)
+
+
+def _vector(leaves: Sequence[Tensor]) -> Any:
+    import numpy
+
+    return numpy.concatenate([leaf.numpy().ravel() for leaf in leaves] or [numpy.zeros(0)])
+
+
+def _rows(result: Tensor, inputs: Sequence[Tensor]) -> list[Any]:
+    """For each element of a result its gradient with respect to all inputs, as one vector."""
+    import numpy
+
+    if result.edge is None:
+        return [numpy.zeros(sum(x.size for x in inputs), result.numpy().dtype)] * result.size
+    rows: list[Any] = []
+    for k in range(result.size):
+        seed = numpy.zeros(result.shape, result.numpy().dtype)
+        seed.flat[k] = 1
+        up = Tensor(as_array(seed, result.backend), result.backend)
+        found = grad(result, inputs, up, retain_graph=True, allow_unused=True)
+        rows.append(
+            numpy.concatenate(
+                [
+                    numpy.zeros(x.size, seed.dtype) if g is None else g.numpy().ravel()
+                    for x, g in zip(inputs, found, strict=True)
+                ]
+            )
+        )
+    return rows
+
+
+def _gradients(
+    cell: Any,
+    xs: Any,
+    state: Any,
+    weights: Sequence[Tensor],
+    loss: float,
+    gradient: Any,
+    first: Any,
+) -> Gradients:
+    """The vectors, cut up into what they are made of."""
+    leaves, structure = tree.flatten(Loop(cell, xs, state).state)
+    made = None if first is None else structure.unflatten(_cut(first, leaves))
+    return Gradients(loss, tuple(_cut(gradient, weights)), made)
+
+
+def _cut(vector: Any, like: Sequence[Tensor]) -> Iterator[Tensor]:
+    at = 0
+    for x in like:
+        part = vector[at : at + x.size].reshape(x.shape)
+        at += x.size
+        yield Tensor(as_array(part, x.backend, x.dtype), x.backend)
