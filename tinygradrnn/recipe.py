@@ -70,6 +70,11 @@ class Recipe:
             for position, rule in rules
         )
 
+    @property
+    def inactive(self) -> Recipe:
+        """The recipe of the same operation where no input needs a gradient."""
+        return Recipe(self.op, 0)
+
     def lift(self, node: Node, kind: type[Value]) -> tuple[Any, ...]:
         """What `node` saved, with arrays as Tensors (`kind`) that know their place on the tape."""
         saved = node.saved

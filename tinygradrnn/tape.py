@@ -230,6 +230,11 @@ class Node:
         """Bytes of the arrays saved for the gradient; one saved twice counts once."""
         return unique_bytes([self])
 
+    def cut(self) -> None:
+        """Cut the tape here: what is behind this node is not reached from it any more."""
+        self.inputs = (None,) * len(self.inputs)
+        self.recipe = self.recipe.inactive
+
     def within(self) -> Iterable[Node]:
         """The nodes folded into this one: those of a region that keeps its tape."""
         return ()

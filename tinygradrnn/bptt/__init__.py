@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tinygradrnn.bptt.jacobians import Gradients, StepTerms, closed_form, rtrl, step_terms
+from tinygradrnn.bptt.stream import Stretch, detach, stream
 from tinygradrnn.scan.segments import Checkpoint, Report
 from tinygradrnn.scan.truncation import (
     Chunk,
@@ -26,9 +27,12 @@ __all__ = [
     "Report",
     "Schedule",
     "StepTerms",
+    "Stretch",
     "Truncation",
     "Window",
     "closed_form",
+    "detach",
     "rtrl",
     "step_terms",
+    "stream",
 ]

@@ -61,6 +61,7 @@ class GatedCell(Cell):
     """
 
     gates: ClassVar[int] = 1
+    proj_size: int = 0
 
     def __init__(
         self,
@@ -79,13 +80,20 @@ class GatedCell(Cell):
             return Parameter(init.fan_in_uniform(shape, hidden_size, rng=rng, dtype=dtype))
 
         self.weight_ih = draw(rows, input_size)
-        self.weight_hh = draw(rows, hidden_size)
+        self.weight_hh = draw(rows, self.output_size)
         self.bias_ih = draw(rows) if bias else None
         self.bias_hh = draw(rows) if bias else None
 
+    @property
+    def output_size(self) -> int:
+        """The size of h: `proj_size` where h is projected, else `hidden_size`."""
+        return self.proj_size or self.hidden_size
+
     def initial_state(self, batch_size: int) -> Any:
         """Zeros, on the parameters' backend and of their dtype."""
-        shape = (batch_size, self.hidden_size)
+        return self._zeros(batch_size, self.output_size)
+
+    def _zeros(self, *shape: int) -> Tensor:
         return zeros(shape, self.weight_hh.dtype, backend=self.weight_hh.backend)
 
     def projections(self, x: Any, h: Any) -> tuple[Tensor, Tensor]:
@@ -94,10 +102,10 @@ class GatedCell(Cell):
         Raises:
             ShapeError: `x` or `h` has another last size than the cell, or they do not go together.
         """
-        if h.shape[-1:] != (self.hidden_size,) or h.shape[:-1] != x.shape[:-1]:
+        if h.shape[-1:] != (self.output_size,) or h.shape[:-1] != x.shape[:-1]:
             raise ShapeError(
                 f"{type(self).__name__}: x has shape {tuple(x.shape)}, the state's h "
-                f"{tuple(h.shape)}; expected (..., {self.input_size}) and (..., {self.hidden_size})"
+                f"{tuple(h.shape)}; expected (..., {self.input_size}) and (..., {self.output_size})"
             )
         from_x = linear(x, self.weight_ih, self.bias_ih)
         return from_x, linear(h, self.weight_hh, self.bias_hh)
@@ -202,6 +210,15 @@ class GRUCell(GatedCell):
         return h, h
 
 
+def check_projection(layer: str, proj_size: Any, hidden_size: int) -> None:
+    """Raise a ShapeError for a proj_size that is neither 0 nor smaller than hidden_size."""
+    check_sizes(layer, hidden_size=hidden_size)
+    if type(proj_size) is not int or not 0 <= proj_size < hidden_size:
+        raise ShapeError(
+            f"{layer}: proj_size={proj_size!r}; expected 0, or less than hidden_size={hidden_size}"
+        )
+
+
 class LSTMState(NamedTuple):
     """What an LSTM carries from step to step: the hidden state h and the cell state c."""
 
@@ -226,9 +243,14 @@ class LSTMCell(GatedCell):
     hidden_size)``; gates i, f, g, o. A plain tuple may be given for the state; an
     :class:`LSTMState` is returned.
 
+    With `proj_size`, h is smaller than c: ``h' = W_hr (o * tanh(c'))`` (Sak et al. 2014,
+    arXiv:1402.1128), weight_hr ``(proj_size, hidden_size)``. Then h is ``(batch, proj_size)`` and
+    weight_hh ``(4*hidden_size, proj_size)``.
+
     Args:
-        input_size, hidden_size: The sizes of x and h.
+        input_size, hidden_size: The sizes of x and c, and of h unless projected.
         bias: Whether there are biases.
+        proj_size: The size of h, smaller than `hidden_size`; 0 for no projection.
         rng: Where the initial values are drawn from: uniform within 1/sqrt(hidden_size).
         dtype: The parameters' dtype.
 
@@ -239,14 +261,37 @@ class LSTMCell(GatedCell):
     >>> output, (h, c) = cell(tgr.ones((2, 3)), cell.initial_state(2))
     >>> output.shape, c.shape
     ((2, 4), (2, 4))
+    >>> output, (h, c) = tgr.scan(tgr.nn.LSTMCell(3, 4, proj_size=2), tgr.ones((7, 5, 3)))
+    >>> output.shape, h.shape, c.shape
+    ((7, 5, 2), (5, 2), (5, 4))
     """
 
     gates = 4
 
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        proj_size: int = 0,
+        rng: Generator | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        check_projection(type(self).__name__, proj_size, hidden_size)
+        self.proj_size, rng = proj_size, init.generator(rng)
+        super().__init__(input_size, hidden_size, bias, rng=rng, dtype=dtype)
+        self.weight_hr: Parameter | None = None
+        if proj_size:
+            shape = (proj_size, hidden_size)
+            drawn = init.fan_in_uniform(shape, hidden_size, rng=rng, dtype=dtype)
+            self.weight_hr = Parameter(drawn)
+
     def initial_state(self, batch_size: int) -> LSTMState:
         """Zeros, on the parameters' backend and of their dtype."""
         h = super().initial_state(batch_size)
-        return LSTMState(h, h)  # tensors are immutable, so one may stand for both
+        # Tensors are immutable, so one may stand for both.
+        return LSTMState(h, self._zeros(batch_size, self.hidden_size) if self.proj_size else h)
 
     def forward(self, x: Any, state: Any) -> tuple[Tensor, LSTMState]:
         """The new h, and the new state ``(h, c)``."""
@@ -255,4 +300,10 @@ class LSTMCell(GatedCell):
         i, f, g, o = split(from_x + from_h, 4, axis=-1)
         c = sigmoid(f) * c + sigmoid(i) * tanh(g)
         h = sigmoid(o) * tanh(c)
+        if self.weight_hr is not None:
+            h = linear(h, self.weight_hr)
         return h, LSTMState(h, c)
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return super().extra_repr() + (f", proj_size={self.proj_size}" if self.proj_size else "")

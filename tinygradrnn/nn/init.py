@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from tinygradrnn.backend import current_backend
 from tinygradrnn.errors import ShapeError
@@ -91,3 +92,70 @@ def kaiming_uniform(
     fan_in = math.prod(shape[1:])
     bound = math.sqrt(6 / ((1 + a * a) * fan_in)) if fan_in > 0 else 0.0
     return uniform(shape, -bound, bound, rng=rng, dtype=dtype)
+
+
+def orthogonal(
+    shape: Shape, gain: float = 1.0, *, rng: Generator | None = None, dtype: str = "float32"
+) -> Tensor:
+    """Draw an orthogonal matrix, uniformly among all of them (Saxe et al. 2014), times `gain`.
+
+    Where it is not square, its rows or its columns, whichever are fewer, are orthonormal. More than
+    two axes are seen as a matrix ``(shape[0], rest)``, as in PyTorch. For the stacked weights of a
+    gated cell, make one matrix per gate and :func:`~tinygradrnn.concat` them.
+
+    Raises:
+        ShapeError: Fewer than two axes.
+
+    >>> w = tgr.nn.init.orthogonal((3, 3), dtype="float64")
+    >>> bool(tgr.all(tgr.abs(w @ w.T - tgr.eye(3, dtype="float64")) < 1e-12))
+    True
+    """
+    from numpy import diagonal, where
+    from numpy.linalg import qr
+
+    if len(shape) < 2:
+        raise ShapeError(f"orthogonal: shape {shape}; expected at least two axes, (out, in)")
+    rows, columns = shape[0], math.prod(shape[1:])
+    longer, shorter = max(rows, columns), min(rows, columns)
+    rng = generator(rng)
+    drawn: Any = Tensor(rng.normal((longer, shorter), dtype="float64"), rng.backend).numpy()
+    q, r = qr(drawn)
+    # QR alone prefers some matrices; with a positive diagonal of r it is unique, and q uniform
+    # (Mezzadri 2007).
+    q = q * where(diagonal(r) < 0, -gain, gain)
+    q = (q if rows >= columns else q.T).reshape(shape).astype(dtype)
+    return Tensor(rng.backend.from_host(q), rng.backend)
+
+
+def forget_gate_bias_(cell: Any, value: float = 1.0) -> None:
+    """Set the bias of an LSTM's forget gate, so that it remembers from the start.
+
+    Where there are two biases, as in PyTorch, the other one's part is set to zero: what counts is
+    the sum (Gers et al. 2000; Jozefowicz et al. 2015, who recommend 1).
+
+    Args:
+        cell: An LSTM cell, or another whose `forget_gate` says which of its `gates` stacked parts
+            it is. For a wrapper or a stack, call it for each cell within.
+        value: The new bias.
+
+    Raises:
+        ShapeError: The cell has no forget gate, or no bias.
+
+    >>> cell = tgr.nn.LSTMCell(3, 2)
+    >>> tgr.nn.init.forget_gate_bias_(cell, 1.0)
+    >>> (cell.bias_ih + cell.bias_hh)[2:4]
+    tensor([1., 1.], requires_grad=True)
+    """
+    name, gates = type(cell).__name__, getattr(cell, "gates", 0)
+    gate = getattr(cell, "forget_gate", 1 if gates == 4 else None)  # of four: i, f, g, o
+    if gate is None:
+        raise ShapeError(f"forget_gate_bias_: {name} has no forget gate; expected an LSTM cell")
+    held = [getattr(cell, key, None) for key in ("bias_ih", "bias", "bias_hh")]
+    biases = [bias for bias in held if bias is not None]
+    if not biases:
+        raise ShapeError(f"forget_gate_bias_: {name} has no bias; expected one")
+    for bias, new in zip(biases, (value, 0.0), strict=False):
+        host = bias.numpy().copy()
+        size = host.shape[0] // gates
+        host[gate * size : (gate + 1) * size] = new
+        bias.assign(host)

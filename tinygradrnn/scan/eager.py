@@ -90,7 +90,7 @@ def scan(
     refuse_outgrown(loop.state)
     if truncation is not None:
         loop.follow(truncation.schedule(loop.time))
-    with _collecting_less:
+    with collecting_less:
         rows = loop.run(None if checkpoint is None else plan_of(checkpoint), return_states)
     return loop.stacked(*rows, return_states)
 
@@ -258,7 +258,7 @@ class Loop:
         def segment() -> tuple[Rows, Rows, Any]:
             nonlocal again
             since = now()
-            with _collecting_less:
+            with collecting_less:
                 done = self._segments(start, stop, state, parts, with_states)
             report = self.report
             if again and report is not None and not report.measured_bytes and not parts:
@@ -343,7 +343,7 @@ def _tape_bytes(ends: Sequence[Tensor], since: int) -> int:
     return unique_bytes(n for n in order if isinstance(n, Node))
 
 
-class _CollectingLess:
+class CollectingLess:
     """Python's garbage collection, made rarer in a ``with`` block.
 
     It looks again and again at objects that live on, and a tape is many of them and has no cycles
@@ -370,7 +370,7 @@ class _CollectingLess:
                 gc.set_threshold(*self._before)
 
 
-_collecting_less = _CollectingLess()
+collecting_less = CollectingLess()
 
 
 def _check_time(columns: Sequence[Tensor], paths: Sequence[str]) -> int:
