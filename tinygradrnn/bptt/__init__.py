@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tinygradrnn.bptt.anatomy import Anatomy, anatomy
 from tinygradrnn.bptt.jacobians import Gradients, StepTerms, closed_form, rtrl, step_terms
 from tinygradrnn.bptt.stream import Stretch, detach, stream
 from tinygradrnn.scan.segments import Checkpoint, Report
@@ -17,6 +18,7 @@ from tinygradrnn.scan.truncation import (
 )
 
 __all__ = [
+    "Anatomy",
     "Checkpoint",
     "Chunk",
     "Clip",
@@ -30,6 +32,7 @@ __all__ = [
     "Stretch",
     "Truncation",
     "Window",
+    "anatomy",
     "closed_form",
     "detach",
     "rtrl",

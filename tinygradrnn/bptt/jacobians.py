@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from tinygradrnn import tree
 from tinygradrnn.autodiff import grad
 from tinygradrnn.convert import as_array, kind_of
-from tinygradrnn.errors import DtypeError, GradientError, ShapeError
+from tinygradrnn.errors import GradientError, ShapeError
+from tinygradrnn.ops.compare import zeros_like
 from tinygradrnn.scan.eager import Loop
 from tinygradrnn.scan.truncation import Truncation
 from tinygradrnn.tape import Leaf, enable_grad
@@ -35,7 +36,7 @@ class StepTerms(NamedTuple):
     Attributes:
         t: The step's time.
         loss: The value of its loss.
-        A: ``df_t/dh_{t-1}``, ``(state, state)``; the state's leaves as one vector.
+        A: ``df_t/dh_{t-1}``, ``(state, state)``; the state's floating-point leaves as one vector.
         B: ``df_t/dw``, ``(state, weights)``; the parameters as one vector.
         q: ``dl_t/dh_{t-1}``, ``(state,)``.
         d: ``dl_t/dw``, ``(weights,)``.
@@ -105,7 +106,6 @@ def step_terms(
 
     Raises:
         GradientError: No parameters are known, or they are no leaves.
-        DtypeError: A leaf of the state is not of floating-point numbers.
 
     >>> cell = tgr.nn.RNNCell(1, 2)
     >>> terms = list(tgr.bptt.step_terms(cell, tgr.ones((3, 1, 1)), loss=lambda o, t: o.sum()))
@@ -118,22 +118,20 @@ def step_terms(
     loop = Loop(cell, xs, state, lengths=lengths, reverse=reverse)
     structure = loop.carried.structure
     current = structure.leaves(loop.state)
-    for i, leaf in enumerate(current):
-        if kind_of(leaf.dtype) != "f":
-            raise DtypeError(
-                f"step_terms: {loop.carried.path(i)} is {leaf.dtype}; expected floating-point "
-                "numbers, by which one can differentiate"
-            )
     for i in range(loop.time):
         t = loop.time - 1 - i if reverse else i
         with enable_grad():
-            leaves = [_fresh(leaf) for leaf in current]
+            leaves = [leaf.detach() for leaf in current]
+            moving = [k for k, leaf in enumerate(leaves) if kind_of(leaf.dtype) == "f"]
+            for k in moving:  # the others, such as a mask, are no numbers to differentiate by
+                leaves[k] = tensor(leaves[k], requires_grad=True)
             outputs, states, _ = loop.steps(i, i + 1, structure.unflatten(leaves))
             assert loop.produced is not None
             value = loss(loop.produced.structure.unflatten(outputs[0]), t)
-        before = [*leaves, *weights]
-        size = sum(leaf.size for leaf in leaves)
-        rows = [row for new in states[0] for row in _rows(new, before)]
+        held = [leaves[k] for k in moving]
+        before = [*held, *weights]
+        size = sum(leaf.size for leaf in held)
+        rows = [row for k in moving for row in _rows(states[0][k], before)]
         jacobian = numpy.stack(rows) if rows else numpy.zeros((0, sum(x.size for x in before)))
         slope = numpy.zeros(jacobian.shape[1])
         if value is not None:
@@ -147,7 +145,7 @@ def step_terms(
             jacobian[:, size:],
             slope[:size],
             slope[size:],
-            _vector(states[0]),
+            _vector([states[0][k] for k in moving]),
         )
         current = states[0]
 
@@ -174,7 +172,6 @@ def rtrl(
 
     Raises:
         GradientError: No parameters are known, or they are no leaves.
-        DtypeError: A leaf of the state is not of floating-point numbers.
 
     >>> cell, xs = tgr.nn.RNNCell(1, 2), tgr.ones((3, 1, 1))
     >>> forward = tgr.bptt.rtrl(cell, xs, loss=lambda output, t: output.sum())
@@ -224,7 +221,6 @@ def closed_form(
 
     Raises:
         GradientError: No parameters are known, or they are no leaves.
-        DtypeError: A leaf of the state is not of floating-point numbers.
 
     >>> cell, xs = tgr.nn.RNNCell(1, 2), tgr.ones((3, 1, 1))
     >>> sums = tgr.bptt.closed_form(cell, xs, loss=lambda output, t: output.sum())
@@ -249,10 +245,6 @@ def closed_form(
         first = first + term.q @ product
     total = sum(term.loss for term in terms)
     return _gradients(cell, xs, state, weights, total, gradient, first if mask is None else None)
-
-
-def _fresh(leaf: Tensor) -> Tensor:
-    return tensor(leaf.detach(), requires_grad=True)
 
 
 def _vector(leaves: Sequence[Tensor]) -> Any:
@@ -302,6 +294,9 @@ def _gradients(
 def _cut(vector: Any, like: Sequence[Tensor]) -> Iterator[Tensor]:
     at = 0
     for x in like:
+        if kind_of(x.dtype) != "f":
+            yield zeros_like(x)
+            continue
         part = vector[at : at + x.size].reshape(x.shape)
         at += x.size
         yield Tensor(as_array(part, x.backend, x.dtype), x.backend)

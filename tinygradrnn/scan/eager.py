@@ -100,6 +100,7 @@ class Loop:
 
     Attributes:
         time: The number of steps.
+        columns: The leaves of xs.
         state: The state before the next step.
     """
 
@@ -118,6 +119,7 @@ class Loop:
         if lengths is not None:
             self.lengths = Lengths(lengths, columns, paths)
             columns = [self.lengths.apply(x) for x in columns]
+        self.columns = columns
         self.rows = [unstack(x) for x in columns]
         self.reverse = reverse
         self.carried = Contract("state", self.state)

@@ -1,0 +1,214 @@
+"""Four ways to the gradient of a cell, which must lead to the same number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import tinygradrnn as tgr
+from tinygradrnn import bptt, tree
+from tinygradrnn.bptt.jacobians import parameters_of
+from tinygradrnn.convert import kind_of
+from tinygradrnn.errors import GradcheckError, ShapeError
+from tinygradrnn.random import noted_draws, repeated_draws
+from tinygradrnn.tape import Leaf
+from tinygradrnn.tensor import Tensor
+from tinygradrnn.testing.gradients import gradcheck
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What :func:`verify_cell` found.
+
+    Attributes:
+        loss: The loss of the run.
+        elements: How many derivatives were compared.
+        rtrl, closed_form: The largest difference from back-propagation through time, relative to
+            the largest derivative of the parameter or state it is in.
+    """
+
+    loss: float
+    elements: int
+    rtrl: float
+    closed_form: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.elements} derivatives: BPTT = RTRL within {self.rtrl:.1e}, = closed form "
+            f"within {self.closed_form:.1e}, = finite differences as far as these can tell"
+        )
+
+
+def verify_cell(
+    cell: Any,
+    xs: Any = None,
+    state: Any = None,
+    *,
+    loss: Callable[[Any, int], Any] | None = None,
+    parameters: Sequence[Tensor] | None = None,
+    time: int = 4,
+    batch: int = 2,
+    seed: int = 0,
+    rtol: float = 1e-9,
+    **options: Any,
+) -> Verification:
+    """Compute the gradient of a cell over time in four independent ways and compare.
+
+    By back-propagation through time on the tape; by real-time recurrent learning
+    (:func:`tgr.bptt.rtrl <tinygradrnn.bptt.rtrl>`); by the closed form, a sum over products of step
+    Jacobians (:func:`tgr.bptt.closed_form <tinygradrnn.bptt.closed_form>`); and by central
+    differences (:func:`gradcheck`). With respect to all parameters and the first state. In float64:
+    parameters of less precision are more precise while this runs, and as before afterwards.
+
+    Args:
+        cell: A cell, or a function ``(x, state) -> (output, state)``; its random draws are repeated
+            alike each time.
+        xs: Inputs ``(time, batch, ...)``; by default random ones of the cell's ``input_size``.
+        state: The first state; by default the cell's own, moved a little at random.
+        loss: ``loss(output, t)``; by default random weights on the outputs and their squares.
+        parameters: By what to differentiate; by default all parameters of the cell.
+        time, batch, seed: Of the default inputs.
+        rtol: The largest relative difference between the first three.
+        options: For :func:`tinygradrnn.scan`, such as ``lengths`` or ``reverse``.
+
+    Raises:
+        GradcheckError: Two ways disagree; names them and the parameter.
+        ShapeError: There is no `xs`, and no ``input_size`` to make it from.
+
+    >>> print(tgr.testing.verify_cell(tgr.nn.GRUCell(2, 3), time=5).elements)
+    69
+    """
+    rng = np.random.default_rng(seed)
+    weights = parameters_of(cell, parameters, "verify_cell")
+    shared = {k: options[k] for k in ("lengths", "reverse") if k in options}
+    with _in_float64(weights):
+        inputs = _inputs(cell, xs, time, batch, rng)
+        first, structure = tree.flatten(_first_state(cell, inputs, state, rng))
+        first = [_float64(leaf, requires_grad=True) for leaf in first]
+        moving = [leaf for leaf in first if leaf.requires_grad]
+        measure = loss or _Projection(rng)
+
+        def run(*_: Any) -> Tensor:
+            # Differences move the weights where they are, and hand on the moved states.
+            moved = iter(_[len(weights) :] or moving)
+            leaves = [next(moved) if leaf.requires_grad else leaf for leaf in first]
+            with repeated_draws(draws):
+                outputs, _last = tgr.scan(cell, inputs, structure.unflatten(leaves), **options)
+            total = tgr.zeros((), "float64")
+            for t in range(tree.flatten(inputs)[0][0].shape[0]):
+                value = measure(tree.map(lambda o, t=t: o[t], outputs), t)
+                total = total if value is None else total + value
+            return total
+
+        draws: dict[Any, Any] = {}
+        with noted_draws() as draws:
+            total = run()
+        wanted = [*weights, *moving]
+        found = tgr.grad(total, wanted, allow_unused=True) if total.requires_grad else []
+        tape = [np.zeros(x.shape) if g is None else g.numpy() for x, g in zip(wanted, found)]
+        worst: dict[str, float] = {}
+        for name, way in (("rtrl", bptt.rtrl), ("closed_form", bptt.closed_form)):
+            with repeated_draws(draws):
+                other = way(
+                    cell,
+                    inputs,
+                    structure.unflatten(leaf.detach() for leaf in first),
+                    loss=measure,
+                    parameters=weights,
+                    **shared,
+                )
+            states = [g for g in tree.flatten(other.state)[0] if kind_of(g.dtype) == "f"]
+            theirs = [g.numpy() for g in (*other.parameters, *states)]
+            worst[name] = _compare(name, tape, theirs, wanted, rtol)
+        gradcheck(run, wanted)
+    return Verification(float(total), sum(g.size for g in tape), **worst)
+
+
+def _compare(
+    name: str, tape: list[Any], other: list[Any], wanted: list[Tensor], rtol: float
+) -> float:
+    worst = 0.0
+    for i, (a, b) in enumerate(zip(tape, other, strict=True)):
+        scale = max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0))
+        apart = np.abs(a - b).max(initial=0.0) / (scale or 1.0)
+        worst = max(worst, apart)
+        if not apart <= rtol:
+            leaf = wanted[i].edge
+            what = (leaf.name if isinstance(leaf, Leaf) else "") or f"wanted[{i}]"
+            raise GradcheckError(
+                f"verify_cell: BPTT and {name} differ by {apart:.3g} of the largest derivative by "
+                f"{what} of shape {a.shape}; expected at most {rtol:g}"
+            )
+    return worst
+
+
+class _Projection:
+    """A loss that depends on every element of every output, each in its own way."""
+
+    def __init__(self, rng: Any) -> None:
+        self._rng, self._weights = rng, dict[Any, Any]()
+
+    def __call__(self, output: Any, t: int) -> Any:
+        total: Any = None
+        for i, o in enumerate(tree.flatten(output)[0]):
+            if kind_of(o.dtype) != "f":
+                continue
+            if (t, i) not in self._weights:
+                self._weights[t, i] = tgr.tensor(self._rng.standard_normal(o.shape))
+            term = tgr.sum(o * self._weights[t, i] + 0.3 * o * o)
+            total = term if total is None else total + term
+        return total
+
+
+def _inputs(cell: Any, xs: Any, time: int, batch: int, rng: Any) -> Any:
+    if xs is not None:
+        return tree.map(lambda x: _float64(x), xs)
+    size = getattr(cell, "input_size", None)
+    if not isinstance(size, int):
+        raise ShapeError(
+            f"verify_cell: {type(cell).__name__} has no input_size to make inputs by; give xs, of "
+            "shape (time, batch, ...)"
+        )
+    return tgr.tensor(rng.standard_normal((time, batch, size)))
+
+
+def _first_state(cell: Any, xs: Any, state: Any, rng: Any) -> Any:
+    if state is not None:
+        return state
+    if not hasattr(cell, "initial_state"):
+        raise ShapeError("verify_cell: the cell has no initial_state; give the first state")
+    made = cell.initial_state(tree.flatten(xs)[0][0].shape[1])
+
+    def moved(x: Tensor) -> Any:
+        if kind_of(x.dtype) != "f":
+            return x
+        return tgr.tensor(x.numpy() + 0.3 * rng.standard_normal(x.shape))
+
+    return tree.map(moved, made)
+
+
+def _float64(x: Any, requires_grad: bool = False) -> Tensor:
+    made = x if isinstance(x, Tensor) else tgr.tensor(x)
+    if kind_of(made.dtype) != "f":
+        return made
+    return tgr.tensor(made.detach(), "float64", requires_grad=requires_grad)
+
+
+@contextmanager
+def _in_float64(weights: Sequence[Tensor]) -> Iterator[None]:
+    """Weights in double precision within the block, and just as they were after it."""
+    before = [(p.array, p.edge) for p in weights]
+    for p in weights:
+        array = p.backend.xp.astype(p.array, p.backend.xp.float64)
+        leaf = Leaf(array.shape, array.dtype, p.backend)
+        leaf.name = p.edge.name if isinstance(p.edge, Leaf) else ""
+        p.array, p.edge = array, leaf
+    try:
+        yield
+    finally:
+        for p, (array, edge) in zip(weights, before, strict=True):
+            p.array, p.edge = array, edge
