@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,7 @@ from tinygradrnn.convert import kind_of
 from tinygradrnn.errors import GradientError, ShapeError
 from tinygradrnn.scan.eager import Loop
 from tinygradrnn.tape import Leaf, enable_grad
-from tinygradrnn.tensor import Tensor
+from tinygradrnn.tensor import Tensor, tensor
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def anatomy(
     state: Any = None,
     *,
     loss: Loss,
-    parameters: Sequence[Tensor] | dict[str, Tensor] | None = None,
+    parameters: Sequence[Tensor] | Mapping[str, Tensor] | None = None,
     lengths: Any = None,
     reverse: bool = False,
     sequence: int = 0,
@@ -169,12 +169,16 @@ def anatomy(
     contributes to the gradient of each weight, and what one step does to the state's cotangent.
 
     Args:
-        cell, xs, state, lengths, reverse: As for :func:`tinygradrnn.scan`.
+        cell: A cell, or a function ``(x, state) -> (output, state)``.
+        xs: As for :func:`tinygradrnn.scan`.
+        state: As for :func:`tinygradrnn.scan`.
         loss: ``loss(output, t)``: the loss of one step, a scalar, or None for no loss. It may use
             parameters of its own, of a read-out for example.
         parameters: Whose gradient to share out; by default the cell's own. A dict gives them names.
         sequence: Which sequence of the batch the step Jacobians are of; they are of all of xs if
             that has no batch.
+        lengths: As for :func:`tinygradrnn.scan`.
+        reverse: As for :func:`tinygradrnn.scan`.
 
     Raises:
         GradientError: No parameters are known, or they are no leaves; or no loss depends on a
@@ -193,13 +197,13 @@ def anatomy(
     """
     import numpy
 
-    if isinstance(parameters, dict):
+    if isinstance(parameters, Mapping):
         names, given = list(parameters), list(parameters.values())
     elif parameters is None and hasattr(cell, "named_parameters"):
         pairs = list(cell.named_parameters())
         names, given = [name for name, _ in pairs], [p for _, p in pairs]
     else:
-        given = list(parameters or ()) or None
+        given = None if parameters is None else list(parameters)
         names = []
     weights = parameters_of(cell, given, "anatomy")
     names = names or [_name(p, i) for i, p in enumerate(weights)]
@@ -207,7 +211,8 @@ def anatomy(
     losses: list[Tensor | None] = []
     states: list[list[Tensor]] = []
     uses: list[list[Tensor]] = []  # of each weight a stand-in for each step
-    current = loop.state
+    # On the tape, so that later states have a place there even if no weight led to them.
+    current = tree.map(lambda x: x if kind_of(x.dtype) != "f" or x.edge else _leaf(x), loop.state)
     for i in range(loop.time):
         with enable_grad(), _stand_ins(weights) as used:
             outputs, new, current = loop.steps(i, i + 1, current)
@@ -221,7 +226,9 @@ def anatomy(
         uses.append(used)
 
     norms = numpy.zeros((loop.time, loop.time))
-    shares = {name: numpy.zeros((loop.time, *p.shape)) for name, p in zip(names, weights)}
+    shares = {
+        name: numpy.zeros((loop.time, *p.shape)) for name, p in zip(names, weights, strict=True)
+    }
     for t, value in enumerate(losses):
         if value is None or value.edge is None:
             continue
@@ -269,6 +276,10 @@ def _jacobians(
         reverse=reverse,
     )
     return numpy.stack([term.A for term in terms])
+
+
+def _leaf(x: Tensor) -> Tensor:
+    return tensor(x, requires_grad=True)
 
 
 def _name(p: Tensor, i: int) -> str:

@@ -1,6 +1,6 @@
 """The terms of the lecture's derivation, step by step, and two gradients made of them.
 
-With w the weights, ``h_t = f(x_t, h_{t-1}; w)``, ``o_t = g(x_t, h_{t-1}; w)`` and ``L = sum_t l(o_t)``,
+With weights w, ``h_t = f(x_t, h_{t-1}; w)``, ``o_t = g(x_t, h_{t-1}; w)``, ``L = sum_t l(o_t)``,
 a step is linearised into ``A_t = df_t/dh_{t-1}``, ``B_t = df_t/dw``, ``q_t = dl_t/dh_{t-1}`` and
 ``d_t = dl_t/dw``, the last two as if ``h_{t-1}`` and w had nothing to do with each other. Then
 ``dL/dw = sum_t d_t + q_t dh_{t-1}/dw``, and the recursion
@@ -100,9 +100,13 @@ def step_terms(
     """Run a cell over time and linearise each step by itself.
 
     Args:
-        cell, xs, state, lengths, reverse: As for :func:`tinygradrnn.scan`.
+        cell: A cell, or a function ``(x, state) -> (output, state)``.
+        xs: As for :func:`tinygradrnn.scan`.
+        state: As for :func:`tinygradrnn.scan`.
         loss: ``loss(output, t)``: the loss of one step, a scalar, or None for no loss.
         parameters: By what to differentiate; by default all parameters of the cell.
+        lengths: As for :func:`tinygradrnn.scan`.
+        reverse: As for :func:`tinygradrnn.scan`.
 
     Raises:
         GradientError: No parameters are known, or they are no leaves.
@@ -166,9 +170,13 @@ def rtrl(
     step. Nothing of the past is kept, at the price of ``state * weights`` numbers.
 
     Args:
-        cell, xs, state, lengths, reverse: As for :func:`tinygradrnn.scan`.
+        cell: A cell, or a function ``(x, state) -> (output, state)``.
+        xs: As for :func:`tinygradrnn.scan`.
+        state: As for :func:`tinygradrnn.scan`.
         loss: ``loss(output, t)``: the loss of one step, a scalar, or None for no loss.
         parameters: By what to differentiate; by default all parameters of the cell.
+        lengths: As for :func:`tinygradrnn.scan`.
+        reverse: As for :func:`tinygradrnn.scan`.
 
     Raises:
         GradientError: No parameters are known, or they are no leaves.
@@ -214,10 +222,14 @@ def closed_form(
     truncation each term counts with its weight in ``truncation.mask``.
 
     Args:
-        cell, xs, state, lengths, reverse: As for :func:`tinygradrnn.scan`.
+        cell: A cell, or a function ``(x, state) -> (output, state)``.
+        xs: As for :func:`tinygradrnn.scan`.
+        state: As for :func:`tinygradrnn.scan`.
         loss: ``loss(output, t)``: the loss of one step, a scalar, or None for no loss.
         parameters: By what to differentiate; by default all parameters of the cell.
         truncation: A plan of ``tgr.bptt``.
+        lengths: As for :func:`tinygradrnn.scan`.
+        reverse: As for :func:`tinygradrnn.scan`.
 
     Raises:
         GradientError: No parameters are known, or they are no leaves.

@@ -204,6 +204,7 @@ class Loop:
         if schedule is None or schedule.reach is None or not recording.enabled:
             outputs, states, self.state = self._divided(plan, with_states)
             return outputs, states
+
         # Losses that reach equally far back are one walk through a region of the tape.
         def everything() -> tuple[Rows, Rows, Any]:
             outputs, states, last = self._divided(plan, with_states)
@@ -284,7 +285,9 @@ class Loop:
             return [x for rows in (outputs, states) for row in rows for x in row] + leaves
 
         keeps = self.carried.structure.leaves(state)
-        results, node = region(flat, f"{self.name} over {steps} steps", keeps=keeps, **options)
+        results, node = region(
+            flat, f"{self.name} over {steps} steps", keeps=keeps, witnesses=len(keeps), **options
+        )
         if node is not None:
             self._regions.add(node)
         a, b = widths

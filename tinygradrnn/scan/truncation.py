@@ -127,8 +127,8 @@ class Window(Truncation):
     """After every k1 steps, walk back k2 steps from there: BPTT(k2; k1) of Williams & Peng (1990).
 
     The losses of the k1 newest steps reach back to k2 steps before the end of their window. With
-    ``k1 = k2`` it is :class:`Chunk`, with ``k1 = 1`` it is :class:`Depth`. A last, shorter window
-    ends with the loop.
+    ``k1 = k2`` it is :class:`Chunk`, with ``k1 = 1`` it is :class:`Depth`. If the loop ends within
+    a window, its losses reach back as if it went on.
 
     Args:
         k1: Steps between two walks.
@@ -157,7 +157,7 @@ class Window(Truncation):
 
     def schedule(self, steps: int) -> Schedule:
         """The reach of each loss."""
-        ends = [min(steps, (t // self.k1 + 1) * self.k1) for t in range(steps)]
+        ends = [(t // self.k1 + 1) * self.k1 for t in range(steps)]
         return Schedule((1.0,) * steps, tuple(max(0, end - self.k2) for end in ends))
 
 
