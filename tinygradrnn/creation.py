@@ -28,7 +28,7 @@ def zeros(shape: Shape, dtype: Any = "float32", *, backend: Where = None) -> Ten
     >>> tgr.zeros((2,))
     tensor([0., 0.])
     """
-    return full(shape, 0, dtype, backend=backend)
+    return _filled("zeros", shape, 0, dtype, backend)
 
 
 def ones(shape: Shape, dtype: Any = "float32", *, backend: Where = None) -> Tensor:
@@ -37,7 +37,7 @@ def ones(shape: Shape, dtype: Any = "float32", *, backend: Where = None) -> Tens
     >>> tgr.ones((2,))
     tensor([1., 1.])
     """
-    return full(shape, 1, dtype, backend=backend)
+    return _filled("ones", shape, 1, dtype, backend)
 
 
 def full(shape: Shape, value: float, dtype: Any = "float32", *, backend: Where = None) -> Tensor:
@@ -46,9 +46,13 @@ def full(shape: Shape, value: float, dtype: Any = "float32", *, backend: Where =
     >>> tgr.full((2,), 0.5)
     tensor([0.5, 0.5])
     """
+    return _filled("full", shape, value, dtype, backend)
+
+
+def _filled(name: str, shape: Shape, value: float, dtype: Any, backend: Where) -> Tensor:
     import numpy
 
-    host = _host("full", numpy.full, shape=shape, fill_value=value)
+    host = _host(name, numpy.full, shape=shape, fill_value=value)
     return tensor(host, dtype, backend=backend)
 
 

@@ -57,3 +57,30 @@ def test_gradcheck_says_so_and_does_not_loosen() -> None:
         x = tgr.tensor([point], dtype="float64", requires_grad=True)
         with pytest.raises(tgr.errors.GradcheckError, match="kink"):
             tgr.testing.gradcheck(f, x)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+@pytest.mark.parametrize(("shape", "axis"), [((2, 0), -1), ((0, 3), -1), ((0, 3), 0)])
+def test_over_nothing(name: str, shape: tuple[int, ...], axis: int) -> None:
+    import torch
+
+    x = tgr.tensor(np.zeros(shape), requires_grad=True)
+    found, expected = getattr(tgr, name)(x, axis=axis), getattr(torch, name)
+    np.testing.assert_array_equal(found.numpy(), expected(torch.zeros(shape), axis).numpy())
+    assert tgr.grad(found.sum(), x)[0].shape == shape
+
+
+def test_a_row_that_is_masked_out_altogether() -> None:
+    x = tgr.tensor([[-np.inf, -np.inf], [0.0, 0.0]], requires_grad=True)
+    (g,) = tgr.grad(tgr.logsumexp(x, axis=-1)[1], x)
+    assert g.tolist() == [[0, 0], [0.5, 0.5]]
+
+
+def test_arguments_without_time() -> None:
+    with pytest.raises(ShapeError, match="at least one to sum along"):
+        tgr.cumulative_sum(tgr.tensor(1.0), axis=0)
+    with pytest.raises(ShapeError, match=r"of one shape, \(time"):
+        tgr.linear_recurrence(tgr.ones((3,)), 0.5)
+    with pytest.raises(ShapeError, match="zeros: negative"):
+        tgr.zeros(-1)

@@ -6,6 +6,7 @@ from typing import Any
 
 from tinygradrnn.errors import IndexRangeError, ShapeError
 from tinygradrnn.op import composite, op
+from tinygradrnn.ops.reduce import top
 
 
 @op(promotes=True)
@@ -15,7 +16,7 @@ def softmax(xp: Any, x: Any, /, axis: int = -1) -> Any:
     >>> tgr.softmax(tgr.tensor([0.0, 0.0]))
     tensor([0.5, 0.5])
     """
-    y = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
+    y = xp.exp(x - top(xp, x, axis))
     return y / xp.sum(y, axis=axis, keepdims=True)
 
 
@@ -31,7 +32,7 @@ def log_softmax(xp: Any, x: Any, /, axis: int = -1) -> Any:
     >>> tgr.log_softmax(tgr.tensor([0.0, 0.0]))
     tensor([-0.6931472, -0.6931472])
     """
-    y = x - xp.max(x, axis=axis, keepdims=True)
+    y = x - top(xp, x, axis)
     return y - xp.log(xp.sum(xp.exp(y), axis=axis, keepdims=True))
 
 

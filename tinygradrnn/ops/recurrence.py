@@ -21,8 +21,8 @@ def linear_recurrence(xp: Any, b: Any, c: Any, initial: Any = None, /) -> Any:
     >>> tgr.linear_recurrence(tgr.tensor([1.0, 1.0, 1.0]), tgr.tensor([0.5, 0.5, 0.5]))
     tensor([1.  , 1.5 , 1.75])
     """
-    if tuple(b.shape) != tuple(c.shape) or len(b.shape) < 1:
-        raise ShapeError("'b' and 'c' have different shapes; expected both (time, ...)")
+    if len(b.shape) < 1 or tuple(getattr(c, "shape", ())) != tuple(b.shape):
+        raise ShapeError("expected 'b' and 'c' of one shape, (time, ...)")
     if initial is not None and tuple(initial.shape) != tuple(b.shape[1:]):
         raise ShapeError("'initial' does not have the shape of 'b' without its first axis")
     if b.shape[0] == 0:

@@ -188,17 +188,27 @@ def _std_x(xp: Any, g: Any, x: Any, out: Any, axis: Axis, correction: float, kee
 std.vjp(x=_std_x)
 
 
+def top(xp: Any, x: Any, axis: Axis) -> Any:
+    """The maximum along `axis`, kept as an axis of size 1; 0 where there is nothing."""
+    if 0 not in x.shape:
+        return xp.max(x, axis=axis, keepdims=True)
+    return xp.sum(xp.zeros_like(x), axis=axis, keepdims=True)
+
+
 @op(promotes=True)
 def logsumexp(xp: Any, x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
-    """``log(sum(exp(x)))`` along `axis`, without overflow.
+    """``log(sum(exp(x)))`` along `axis`, without overflow; ``-inf`` for a sum over nothing.
+
+    Where all elements are ``-inf`` the gradient is 0, so that a row that is masked out altogether
+    does no harm. (PyTorch gives NaN.)
 
     >>> tgr.logsumexp(tgr.tensor([0.0, 0.0]))
     tensor(0.6931472)
     """
-    top = xp.max(x, axis=axis, keepdims=True)
-    top = xp.where(xp.isfinite(top), top, 0.0)
+    largest = top(xp, x, axis)
+    largest = xp.where(xp.isfinite(largest), largest, 0.0)
     with xp.backend.quiet():  # log(0) is the right answer for a sum over nothing but -inf
-        y = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
+        y = xp.log(xp.sum(xp.exp(x - largest), axis=axis, keepdims=True)) + largest
     return y if keepdims else xp.squeeze(y, axis=axes_of(axis, len(x.shape)))
 
 
@@ -220,6 +230,8 @@ def cumulative_sum(
     >>> tgr.cumulative_sum(tgr.tensor([1.0, 2.0, 3.0]))
     tensor([1., 3., 6.])
     """
+    if len(x.shape) == 0:
+        raise ShapeError("no dimensions; expected at least one to sum along")
     if axis is None and len(x.shape) != 1:
         raise ShapeError(f"axis is needed for {len(x.shape)} dimensions")
     return xp.cumulative_sum(x, axis=axis or 0, include_initial=include_initial)
