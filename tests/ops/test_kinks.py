@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tinygradrnn as tgr
+from tinygradrnn.errors import ShapeError
 
 
 def gradient(f: Callable[..., Any], *arrays: Any) -> list[Any]:

@@ -6,7 +6,6 @@ from typing import Any
 
 from tinygradrnn.errors import IndexRangeError, ShapeError
 from tinygradrnn.op import composite, op
-from tinygradrnn.ops.reduce import top
 
 
 @op(promotes=True)
@@ -16,7 +15,9 @@ def softmax(xp: Any, x: Any, /, axis: int = -1) -> Any:
     >>> tgr.softmax(tgr.tensor([0.0, 0.0]))
     tensor([0.5, 0.5])
     """
-    y = xp.exp(x - top(xp, x, axis))
+    if 0 in x.shape:
+        return xp.zeros_like(x)
+    y = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
     return y / xp.sum(y, axis=axis, keepdims=True)
 
 
@@ -32,7 +33,9 @@ def log_softmax(xp: Any, x: Any, /, axis: int = -1) -> Any:
     >>> tgr.log_softmax(tgr.tensor([0.0, 0.0]))
     tensor([-0.6931472, -0.6931472])
     """
-    y = x - top(xp, x, axis)
+    if 0 in x.shape:
+        return xp.zeros_like(x)
+    y = x - xp.max(x, axis=axis, keepdims=True)
     return y - xp.log(xp.sum(xp.exp(y), axis=axis, keepdims=True))
 
 

@@ -188,13 +188,6 @@ def _std_x(xp: Any, g: Any, x: Any, out: Any, axis: Axis, correction: float, kee
 std.vjp(x=_std_x)
 
 
-def top(xp: Any, x: Any, axis: Axis) -> Any:
-    """The maximum along `axis`, kept as an axis of size 1; 0 where there is nothing."""
-    if 0 not in x.shape:
-        return xp.max(x, axis=axis, keepdims=True)
-    return xp.sum(xp.zeros_like(x), axis=axis, keepdims=True)
-
-
 @op(promotes=True)
 def logsumexp(xp: Any, x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """``log(sum(exp(x)))`` along `axis`, without overflow; ``-inf`` for a sum over nothing.
@@ -205,7 +198,8 @@ def logsumexp(xp: Any, x: Any, /, axis: Axis = None, keepdims: bool = False) -> 
     >>> tgr.logsumexp(tgr.tensor([0.0, 0.0]))
     tensor(0.6931472)
     """
-    largest = top(xp, x, axis)
+    # The maximum of nothing is no number; its sum is zero.
+    largest = (xp.sum if 0 in x.shape else xp.max)(x, axis=axis, keepdims=True)
     largest = xp.where(xp.isfinite(largest), largest, 0.0)
     with xp.backend.quiet():  # log(0) is the right answer for a sum over nothing but -inf
         y = xp.log(xp.sum(xp.exp(x - largest), axis=axis, keepdims=True)) + largest
