@@ -307,7 +307,7 @@ def test_an_lstm_names_its_state_and_takes_it_again() -> None:
 
 
 def test_options_reach_every_scan() -> None:
-    x = draw(9, 2, 3)
+    x = draw(30, 2, 3)
     layer = ours("lstm", 3, 4, num_layers=2, bidirectional=True)
 
     def gradients(**options: Any) -> tuple[int, tuple[Any, ...]]:

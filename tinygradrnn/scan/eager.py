@@ -86,13 +86,13 @@ def scan(
         raise DtypeError(
             f"scan: truncation is {truncation!r}; expected a plan such as tgr.bptt.Chunk(32)"
         )
-    loop = Loop(cell, xs, state, lengths=lengths, reverse=reverse)
-    refuse_outgrown(loop.state)
-    if truncation is not None:
-        loop.follow(truncation.schedule(loop.time))
+    plan = None if checkpoint is None else plan_of(checkpoint)
     with collecting_less:
-        rows = loop.run(None if checkpoint is None else plan_of(checkpoint), return_states)
-    return loop.stacked(*rows, return_states)
+        loop = Loop(cell, xs, state, lengths=lengths, reverse=reverse)
+        refuse_outgrown(loop.state)
+        if truncation is not None:
+            loop.follow(truncation.schedule(loop.time))
+        return loop.stacked(*loop.run(plan, return_states), return_states)
 
 
 class Loop:
@@ -127,6 +127,7 @@ class Loop:
         self.schedule: Schedule | None = None
         self.marks: tuple[Any, ...] = ()
         self.report: Report | None = None  # of checkpointing
+        self._first: list[Node] = []  # what the first steps left on the tape
         self._regions: weakref.WeakSet[Region] = weakref.WeakSet()
 
     def follow(self, schedule: Schedule) -> None:
@@ -220,20 +221,21 @@ class Loop:
         return outputs, states
 
     def _divided(self, plan: Checkpoint | None, with_states: bool) -> tuple[Rows, Rows, Any]:
-        if plan is None or not recording.enabled or self.time < 3:
+        if plan is None or not recording.enabled or self.time < 4:
             return self.steps(0, self.time, self.state)
-        # The first step is not like the others, as its state may be on no tape. What the second
-        # one adds to the bytes saved is what every step will.
+        # The first steps are not like the others: their state may be on no tape, and they are the
+        # first to save the weights. What the third adds to the bytes saved is what every step will.
         since = now()
-        outputs, states, state = self.steps(0, 1, self.state)
-        before = _tape_bytes([*outputs[0], *states[0]], since)
-        more = self.steps(1, 2, state)
+        outputs, states, state = self.steps(0, 2, self.state)
+        two = unique_bytes(_tape([*outputs[1], *states[1]], since))
+        more = self.steps(2, 3, state)
         outputs, states, state = outputs + more[0], states + more[1], more[2]
-        added = _tape_bytes([*outputs[1], *states[1]], since) - before
-        size = sum(nbytes(x.array) for x in states[1])
-        self.report = plan.report = plan.divide(self.time, size, added)
-        self.report.steps_run = 2
-        more = self._segments(2, self.time, state, self.report.segments, with_states)
+        self._first = _tape([*outputs[2], *states[2]], since)
+        three = unique_bytes(self._first)
+        size = sum(nbytes(x.array) for x in states[2])
+        self.report = plan.report = plan.divide(self.time, size, three - two, three)
+        self.report.steps_run = 3
+        more = self._segments(3, self.time, state, self.report.segments, with_states)
         return outputs + more[0], states + more[1], more[2]
 
     def _segments(
@@ -265,8 +267,8 @@ class Loop:
                 done = self._segments(start, stop, state, parts, with_states)
             report = self.report
             if again and report is not None and not report.measured_bytes and not parts:
-                tape = _tape_bytes([*done[0][-1], *done[1][-1]], since)
-                report.measured_bytes = tape + sum(r.nbytes for r in self._regions)
+                tape = _tape([*done[0][-1], *done[1][-1]], since)
+                report.measured_bytes = unique_bytes([*self._first, *self._regions, *tape])
             again = True
             return done if with_states else (done[0], [], done[2])
 
@@ -343,17 +345,17 @@ class _Mark:
         return f"before step {self.t}"
 
 
-def _tape_bytes(ends: Sequence[Tensor], since: int) -> int:
+def _tape(ends: Sequence[Tensor], since: int) -> list[Node]:
     order = execution_order((x.edge for x in ends if x.edge), since)
-    return unique_bytes(n for n in order if isinstance(n, Node))
+    return [n for n in order if isinstance(n, Node)]
 
 
 class CollectingLess:
     """Python's garbage collection, made rarer in a ``with`` block.
 
     It looks again and again at objects that live on, and a tape is many of them and has no cycles
-    to be collected: that took a third of the time of small steps, and more the longer the loop. The
-    thresholds are the whole process's, so the first loop sets them and the last one restores them.
+    to be collected: that took a third of the time of small steps, and more than half in long loops.
+    The thresholds are the whole process's, so the first loop sets them, the last restores them.
     """
 
     def __init__(self) -> None:
@@ -372,6 +374,10 @@ class CollectingLess:
         with self._lock:
             self._depth -= 1
             if not self._depth:
+                if not gc.get_freeze_count():
+                    # To the oldest generation, unseen: freezing and thawing are two list splices.
+                    gc.freeze()
+                    gc.unfreeze()
                 gc.set_threshold(*self._before)
 
 

@@ -101,8 +101,15 @@ class Checkpoint:
         """Whether the division depends on what a step saves."""
         return self._bytes is not None
 
-    def divide(self, steps: int, state: int, step: int) -> Report:
-        """Choose the division of a loop whose state and whose steps' tapes have so many bytes."""
+    def divide(self, steps: int, state: int, step: int, first: int) -> Report:
+        """Choose the division of a loop.
+
+        Args:
+            steps: Their number.
+            state: Bytes of the state.
+            step: Bytes that a step saves.
+            first: Bytes that the first steps saved, with the weights, and that stay.
+        """
         if self._segments is not None:
             if self._segments > steps:
                 raise ShapeError(f"checkpoint={self.spec!r}: there are only {steps} steps")
@@ -110,15 +117,19 @@ class Checkpoint:
         elif self._bytes is None:
             parts = (max(1, round(math.sqrt(steps))),)
         else:
-            parts = self._within(self._bytes, steps, state, step)
-        size, kept, factor = steps, 0, 1.0
+            parts = self._within(self._bytes - first, steps, state, step, first)
+        size, kept, factor = steps, first, 1.0
         for n in parts:
             size = math.ceil(size / n)
             kept += n * state
             factor += (n - 1) / n  # the last part is walked first and keeps its tape
-        return Report(steps, parts, steps * step, kept + size * step, predicted_factor=factor)
+        return Report(
+            steps, parts, first + steps * step, kept + size * step, predicted_factor=factor
+        )
 
-    def _within(self, budget: float, steps: int, state: int, step: int) -> tuple[int, ...]:
+    def _within(
+        self, budget: float, steps: int, state: int, step: int, first: int
+    ) -> tuple[int, ...]:
         """The fewest levels, and on each the fewest parts, with which a loop fits into a budget."""
         if steps * step <= budget:
             return (1,)
@@ -131,7 +142,7 @@ class Checkpoint:
                     return (n,) * levels
         raise ShapeError(
             f"checkpoint={self.spec!r}: {steps} steps, each saving {_human(step)}, with a state of "
-            f"{_human(state)}, need at least {_human(least)}"
+            f"{_human(state)}, need at least {_human(least + first)}"
         )
 
 
