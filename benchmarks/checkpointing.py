@@ -13,8 +13,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import contest
 import numpy as np
+
+import contest
 
 SIZES = [(1000, 1, 64, 64), (1000, 16, 64, 128), (1000, 32, 128, 256)]
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinygradrnn
+from tinygradrnn import nn
 from tinygradrnn.errors import CheckpointError
 from tinygradrnn.io import load, load_json, make_folder, save, save_json, write_atomic
 
@@ -311,3 +312,18 @@ def test_spoilt_json(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(CheckpointError, match=r"a\.json is damaged") as error:
         load_json(tmp_path / "a.json")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_weights_that_pytorch_wrote(kind: str, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    theirs = getattr(torch.nn, kind)(3, 4, num_layers=2, bidirectional=True)
+    save_file(theirs.state_dict(), tmp_path / "theirs.safetensors")
+    ours = getattr(nn, kind)(3, 4, num_layers=2, bidirectional=True)
+    ours.load_state_dict(load(tmp_path / "theirs.safetensors")[0])
+    x = torch.randn(5, 2, 3)
+    found, _ = ours(x.numpy())
+    np.testing.assert_allclose(found.numpy(), theirs(x)[0].detach().numpy(), rtol=1e-5, atol=1e-6)
