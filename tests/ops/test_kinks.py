@@ -53,6 +53,14 @@ def test_the_exponent_of_base_zero() -> None:
         assert np.isnan(gradient(tgr.pow, [-2], [2])[1]).all()
 
 
+def test_a_negative_zero_keeps_its_sign_in_pow() -> None:
+    """d2(x**y) / dy dx = x**(y - 1) * (1 + y * log(x)) at x = -0, y = -1: no inf - inf."""
+    x, y = (tgr.tensor(v, dtype="float64", requires_grad=True) for v in (-0.0, -1.0))
+    with np.errstate(all="ignore"):
+        (slope,) = tgr.grad(x**y, y, create_graph=True)
+        assert tgr.grad(slope, x)[0].item() == np.inf
+
+
 def test_gradcheck_says_so_and_does_not_loosen() -> None:
     for f, point in ((tgr.relu, 0.0), (tgr.abs, 0.0), (lambda x: tgr.clip(x, -1, 1), 1.0)):
         x = tgr.tensor([point], dtype="float64", requires_grad=True)
@@ -81,7 +89,43 @@ def test_a_row_that_is_masked_out_altogether() -> None:
 def test_arguments_without_time() -> None:
     with pytest.raises(ShapeError, match="at least one to sum along"):
         tgr.cumulative_sum(tgr.tensor(1.0), axis=0)
-    with pytest.raises(ShapeError, match=r"of one shape, \(time"):
-        tgr.linear_recurrence(tgr.ones((3,)), 0.5)
+    with pytest.raises(ShapeError, match="'b' has no dimensions"):
+        tgr.linear_recurrence(tgr.tensor(1.0), 0.5)
+    with pytest.raises(ShapeError, match=r"'c' has shape \(2, 3\), 'b' \(3,\)"):
+        tgr.linear_recurrence(tgr.ones((3,)), tgr.ones((2, 3)))
+    with pytest.raises(ShapeError, match=r"'c' has shape \(4,\), 'b' \(3,\)"):
+        tgr.linear_recurrence(tgr.ones((3,)), tgr.ones((4,)))
     with pytest.raises(ShapeError, match="zeros: negative"):
         tgr.zeros(-1)
+    with pytest.raises(ShapeError, match="ones: negative"):
+        tgr.ones(-1)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+def test_over_nothing_is_checked_as_over_something(name: str) -> None:
+    f = getattr(tgr, name)
+    with pytest.raises(tgr.errors.IndexRangeError, match=f"{name}: axis 5"):
+        f(tgr.ones((2, 0)), axis=5)
+    with pytest.raises(tgr.errors.DtypeError, match=name):
+        f(tgr.ones((2, 0), "int64"), axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "message"),
+    [
+        ([0, 3], tgr.errors.IndexRangeError, "^cross_entropy: 'target' has index 3, .* size 3"),
+        ([0, -1], tgr.errors.IndexRangeError, "^cross_entropy: 'target' .* negative"),
+        ([0.0, 1.0], tgr.errors.DtypeError, "^cross_entropy: 'target' is float32"),
+        ([True, False], tgr.errors.DtypeError, "^cross_entropy: 'target' is bool"),
+    ],
+)
+def test_classes_that_are_none(target: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        tgr.cross_entropy(tgr.ones((2, 3)), tgr.tensor(target))
+
+
+def test_a_step_of_the_recurrence_with_one_factor() -> None:
+    b = np.random.default_rng(0).standard_normal((4, 2))
+    expected = tgr.linear_recurrence(tgr.tensor(b), tgr.tensor(np.full((4, 2), 0.5)))
+    for c in (0.5, np.array(0.5), np.full(2, 0.5), np.full((4, 1), 0.5)):
+        assert tgr.linear_recurrence(tgr.tensor(b), c).tolist() == expected.tolist()

@@ -445,3 +445,41 @@ def test_every_operation() -> None:
     )
     assert count > 200
     assert not failures, "\n".join(failures)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0, 3.0, 0.5, -1.0])
+@pytest.mark.parametrize("base", [0.0, -1.5, 2.0])
+def test_derivatives_of_pow(base: float, exponent: float) -> None:
+    """Value, gradients and second gradients; where PyTorch gives NaN, a number may stand."""
+    import torch
+
+    def derivatives(make: Any, grad: Any) -> dict[str, list[float]]:
+        def chain(y: Any, *xs: Any) -> list[float]:
+            first = grad(y, xs, create_graph=True, allow_unused=True)
+            second = [
+                grad(g, xs, create_graph=True, allow_unused=True) if g.requires_grad else (None,)
+                for g in first
+            ]
+            found = [y, *first, *(h for row in second for h in row)]
+            return [0.0 if v is None else v.item() for v in found]
+
+        x, y = make(base), make(exponent)
+        found = {"x**y": chain(x**y, x, y), "x**number": chain(x**exponent, x)}
+        return found | {"number**y": chain(base**y, y)}
+
+    def ours(value: float) -> Any:
+        return tgr.tensor(np.array(value), requires_grad=True)
+
+    def theirs(value: float) -> Any:
+        return torch.tensor(value, dtype=torch.float64, requires_grad=True)
+
+    with np.errstate(all="ignore"):
+        found, expected = derivatives(ours, tgr.grad), derivatives(theirs, torch.autograd.grad)
+    if base == 2.0 and exponent == 0.0:  # d2(x**y) / dx dy is 1 / x; PyTorch has 0 once and 1 / x
+        assert expected["x**y"][4:6] == [0.0, 0.5]
+        expected["x**y"][4] = 0.5
+    for form, numbers in expected.items():
+        known = ~np.isnan(numbers)
+        np.testing.assert_allclose(
+            np.array(found[form])[known], np.array(numbers)[known], rtol=1e-12, err_msg=form
+        )

@@ -135,12 +135,16 @@ def _pow_base(xp: Any, g: Any, x1: Any, x2: Any) -> Any:
         if x2 == 2:
             return g * (2 * x1)
         return g * (x2 * x1 ** (x2 - 1)) if x2 != 0 else xp.zeros_like(g)
-    zero = x2 == 0
-    return xp.where(zero, 0.0, g * x2 * x1 ** xp.where(zero, 1.0, x2 - 1))
+    # At exponent 0 a positive base gives 0 by itself, and 1 / x1 as the derivative by x2. Another
+    # base would give 0 * inf, or has no such derivative.
+    inverse = 1 / x1
+    smooth = xp.logical_and(inverse >= 0, inverse < math.inf)
+    flat = xp.logical_and(x2 == 0, xp.logical_not(smooth))
+    return xp.where(flat, 0.0, g * x2 * x1 ** xp.where(flat, 1.0, x2 - 1))
 
 
 def _pow_exponent(xp: Any, g: Any, x1: Any, x2: Any, out: Any) -> Any:
-    base = xp.zeros_like(x2) + x1  # a number becomes an array of the exponent's dtype
+    base = x1 - xp.zeros_like(x2)  # a number becomes an array of the exponent's dtype; -0.0 stays
     flat = xp.logical_and(base == 0, x2 >= 0)
     return xp.where(flat, 0.0, g * out * xp.log(xp.where(flat, 1.0, base)))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinygradrnn.errors import IndexRangeError, ShapeError
+from tinygradrnn.convert import describe, kind_of
+from tinygradrnn.errors import DtypeError, IndexRangeError, ShapeError
 from tinygradrnn.op import composite, op
+from tinygradrnn.ops.reduce import largest
 
 
 @op(promotes=True)
@@ -15,9 +17,7 @@ def softmax(xp: Any, x: Any, /, axis: int = -1) -> Any:
     >>> tgr.softmax(tgr.tensor([0.0, 0.0]))
     tensor([0.5, 0.5])
     """
-    if 0 in x.shape:
-        return xp.zeros_like(x)
-    y = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
+    y = xp.exp(x - largest(xp, x, axis))
     return y / xp.sum(y, axis=axis, keepdims=True)
 
 
@@ -34,8 +34,8 @@ def log_softmax(xp: Any, x: Any, /, axis: int = -1) -> Any:
     tensor([-0.6931472, -0.6931472])
     """
     if 0 in x.shape:
-        return xp.zeros_like(x)
-    y = x - xp.max(x, axis=axis, keepdims=True)
+        return xp.softmax(x, axis=axis)
+    y = x - largest(xp, x, axis)
     return y - xp.log(xp.sum(xp.exp(y), axis=axis, keepdims=True))
 
 
@@ -64,6 +64,7 @@ def cross_entropy(xp: Any, logits: Any, target: Any, /, reduction: str = "mean")
 
     Raises:
         ShapeError: The shapes do not fit.
+        DtypeError: The target is not of integers.
         IndexRangeError: A class is out of range.
 
     >>> tgr.cross_entropy(tgr.tensor([[0.0, 0.0]]), tgr.tensor([1]))
@@ -74,10 +75,18 @@ def cross_entropy(xp: Any, logits: Any, target: Any, /, reduction: str = "mean")
             f"cross_entropy: 'target' has shape {tuple(target.shape)}, 'logits' "
             f"{tuple(logits.shape)}; expected (...) and (..., classes)"
         )
+    if kind_of(target.dtype) != "i":
+        raise DtypeError(f"cross_entropy: 'target' is {describe(target)}; expected integers")
     if bool(xp.any(target < 0)):
         raise IndexRangeError("cross_entropy: 'target' has a negative class; expected 0 or more")
     log_p = xp.log_softmax(logits, axis=-1)
-    picked = xp.take_along_axis(log_p, xp.expand_dims(target, axis=-1), axis=-1)
+    try:
+        picked = xp.take_along_axis(log_p, xp.expand_dims(target, axis=-1), axis=-1)
+    except IndexRangeError:
+        raise IndexRangeError(
+            f"cross_entropy: 'target' has index {int(xp.max(target))}, out of range for the "
+            f"classes of 'logits', an axis of size {logits.shape[-1]}"
+        ) from None
     return _reduced(xp, -xp.squeeze(picked, axis=-1), reduction, "cross_entropy")
 
 

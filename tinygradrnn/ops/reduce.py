@@ -188,6 +188,11 @@ def _std_x(xp: Any, g: Any, x: Any, out: Any, axis: Axis, correction: float, kee
 std.vjp(x=_std_x)
 
 
+def largest(xp: Any, x: Any, axis: Axis) -> Any:
+    """What to take from exponents so that none overflows; of nothing 0, the sum of nothing."""
+    return (xp.sum if 0 in x.shape else xp.max)(x, axis=axis, keepdims=True)
+
+
 @op(promotes=True)
 def logsumexp(xp: Any, x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """``log(sum(exp(x)))`` along `axis`, without overflow; ``-inf`` for a sum over nothing.
@@ -198,11 +203,10 @@ def logsumexp(xp: Any, x: Any, /, axis: Axis = None, keepdims: bool = False) -> 
     >>> tgr.logsumexp(tgr.tensor([0.0, 0.0]))
     tensor(0.6931472)
     """
-    # The maximum of nothing is no number; its sum is zero.
-    largest = (xp.sum if 0 in x.shape else xp.max)(x, axis=axis, keepdims=True)
-    largest = xp.where(xp.isfinite(largest), largest, 0.0)
+    shift = largest(xp, x, axis)
+    shift = xp.where(xp.isfinite(shift), shift, 0.0)
     with xp.backend.quiet():  # log(0) is the right answer for a sum over nothing but -inf
-        y = xp.log(xp.sum(xp.exp(x - largest), axis=axis, keepdims=True)) + largest
+        y = xp.log(xp.sum(xp.exp(x - shift), axis=axis, keepdims=True)) + shift
     return y if keepdims else xp.squeeze(y, axis=axes_of(axis, len(x.shape)))
 
 

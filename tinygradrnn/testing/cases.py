@@ -112,6 +112,7 @@ def cases() -> list[Case]:
     for exponent in (0, 1, 2, 3, 0.5, -1, -2.0):
         case("pow", f"** {exponent}", lambda x, e=exponent: x**e, draw(3, low=0.4))
     case("pow", "negative base", lambda x: x**3, np.array([-1.5, -0.3]))
+    case("pow", "exponent zero", call("pow"), draw(3, low=0.4), np.zeros(3))
     zero = np.array([0.0, 0.0, 0.0, 2.0]), np.array([0.0, 1.0, 2.0, 0.0])
     case("pow", "base zero", call("pow"), *zero, kink=True)
     ties = np.array([1.0, 2.0, 2.0, 0.0]), np.array([1.0, 3.0, 2.0, 1.0])
@@ -267,6 +268,10 @@ def cases() -> list[Case]:
         f = call("linear_recurrence")
         case("linear_recurrence", f"{time} steps", f, draw(time, 2), draw(time, 2))
         case("linear_recurrence", f"{time} from", f, draw(time, 2), draw(time, 2), draw(2))
+    factors = call("linear_recurrence")
+    case("linear_recurrence", "one factor", lambda b: factors(b, 0.5), draw(3, 2))
+    for shape in ((2,), (3, 1), ()):
+        case("linear_recurrence", f"factors {shape}", factors, draw(3, 2), draw(*shape), draw(2))
     case("transfer", "and back", lambda x: x.to("numpy").to(x.backend) * 2, draw(2, 3))
     case("transfer", "home", lambda x: tgr.transfer(x, x.backend, x.backend), draw(2, 3))
 
