@@ -15,10 +15,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from common import options
 from tqdm import tqdm
 
 import tinygradrnn as tgr
+from common import options
 
 WORD = "hello"
 LETTERS = "helo"

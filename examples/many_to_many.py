@@ -16,9 +16,9 @@ from email.utils import parsedate
 from typing import Any
 
 import numpy as np
-from common import fit, options, positive, table
 
 import tinygradrnn as tgr
+from common import fit, options, positive, table
 
 FIRST, DAYS = date(1969, 1, 1), 36525  # the hundred years that two digits name: 69 is 1969
 FORMS = [  # day before month wherever both are numbers

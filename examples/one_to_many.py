@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from common import digits, fit, nearest_centroid, options, table
 
 import tinygradrnn as tgr
+from common import digits, fit, nearest_centroid, options, table
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 END = "."  # the first thing the decoder reads, and the last thing it writes

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from common import digits, fit, nearest_centroid, options, table
 
 import tinygradrnn as tgr
+from common import digits, fit, nearest_centroid, options, table
 
 
 class Classifier(tgr.nn.Module):

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import fit, options, table
 
 import tinygradrnn as tgr
+from common import fit, options, table
 
 KINDS = ["space", "keyword", "name", "number", "string", "comment", "operator"]
 COLOURS = ["0", "35", "0", "36", "32", "90", "33"]  # of a terminal: ESC [ 35 m is magenta, ...

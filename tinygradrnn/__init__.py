@@ -83,6 +83,7 @@ from tinygradrnn.ops.elementwise import (
 from tinygradrnn.ops.gates import (
     clip_cotangent,
     gate,
+    hold,
     trajectory,
 )
 from tinygradrnn.ops.indexing import (
@@ -202,6 +203,7 @@ __all__ = [
     "grad",
     "greater",
     "greater_equal",
+    "hold",
     "isfinite",
     "isinf",
     "isnan",

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from tinygradrnn import op as engine
 from tinygradrnn.errors import GradientError, ShapeError
-from tinygradrnn.namespace import recorded
+from tinygradrnn.namespace import recorded, registry
 from tinygradrnn.recipe import Share
 from tinygradrnn.region import Region, Sweep
 from tinygradrnn.tape import (
@@ -16,6 +16,7 @@ from tinygradrnn.tape import (
     Leaf,
     Node,
     Output,
+    Trial,
     Value,
     enable_grad,
     execution_order,
@@ -47,7 +48,15 @@ def backpropagate(
     """
     order = execution_order(edge for edge, _ in seeds)
     leaves: set[Edge] = {n for n in order if type(n) is Leaf}
+    if any(isinstance(n, Trial) for n in order if type(n) is not Node):
+        raise GradientError(
+            "backward: a cell kept a tensor from an earlier step otherwise than in its state, and "
+            "with checkpointing that step's tape is forgotten. Put it in the state, or compute it "
+            "before the scan"
+        )
     targets = leaves if wanted is None else set(wanted)
+    held = _Held(targets, create_graph=create_graph)
+    targets = targets | held.places
     ends = {origin(edge) for edge in targets}
     useful = None if targets >= leaves else _leading_to(ends, order)
     walk = _Walk(targets, retain=retain, create_graph=create_graph)
@@ -59,7 +68,42 @@ def backpropagate(
         for edge, seed in seeds:
             walk.cotangents.add(edge, seed)
         walk.over(order, useful)
+        held.complete(walk.found)
     return walk.found
+
+
+class _Held:
+    """States that stand still once their sequence has ended, among what is wanted.
+
+    The state of a step is what the cell returned, except for sequences that have ended. So its
+    gradient is that of the former, and for those that of :func:`~tinygradrnn.hold`'s result.
+
+    Attributes:
+        places: Where the former are.
+    """
+
+    def __init__(self, wanted: Iterable[Edge], *, create_graph: bool) -> None:
+        self._states: dict[Edge, tuple[Edge, Any]] = {}
+        for edge in wanted:
+            if type(edge) is Node and edge.recipe.op is registry["hold"] and edge.inputs[0]:
+                saved = edge.saved
+                if saved is not None:
+                    going = saved[edge.recipe.layout.index("going")]
+                    going = engine.tensor_type(going, edge.backend) if create_graph else going
+                    self._states[edge] = edge.inputs[0], going
+        self._xp, self._wanted = recorded if create_graph else None, set(wanted)
+        self.places: set[Edge] = {new for new, _ in self._states.values()}
+
+    def complete(self, found: dict[Edge, Any]) -> None:
+        """Put the parts of each state's gradient together."""
+        for edge, (new, going) in self._states.items():
+            xp = self._xp or origin(edge).backend.namespace
+            stands = found.get(edge)
+            stands = None if stands is None else xp.where(going, 0.0, stands)
+            moves = found.get(new) if new in self._wanted else found.pop(new, None)
+            parts = [part for part in (stands, moves) if part is not None]
+            if parts:
+                found[edge] = parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
 class _Walk:
@@ -172,8 +216,9 @@ class _Walk:
         since, edges = region.edges()
         inner = {edge: place for i, place in inner.items() if (edge := edges[i]) is not None}
         outer = self.targets, self.ends, self.retain
-        self.targets = self.targets | inner.keys()
-        self.ends = self.ends | {origin(edge) for edge in inner}
+        held = _Held(inner, create_graph=self.create_graph)
+        self.targets = self.targets | inner.keys() | held.places
+        self.ends = self.ends | {origin(edge) for edge in inner.keys() | held.places}
         # Several sweeps pass the same nodes; and what ran again is on no other tape.
         self.retain = self.create_graph or not region.forgotten
         for place in inner.values():
@@ -192,6 +237,7 @@ class _Walk:
                 inside = _leading_to(self.ends, order, useful & outside)
             self.over(order, inside, end)
             self.cotangents.owned.difference_update(order)  # another sweep may come past
+            held.complete(self.found)
             for edge, place in inner.items():
                 share = self.found.pop(edge, None)
                 if share is not None:
@@ -235,6 +281,8 @@ class Cotangents:
         cast("set[Any]", self.owned).difference_update((node, i) for i in range(len(found)))
         if all(g is None for g in found):
             return None
+        if type(node) is Region:  # which reduces them where a flat tape would
+            return found
         for i, (g, shape, dtype) in enumerate(zip(found, node.shape, node.dtype, strict=True)):
             if g is not None and (g.shape != shape or g.dtype is not dtype):
                 found[i] = fit(xp, g, Output(node, i))

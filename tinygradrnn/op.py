@@ -41,7 +41,7 @@ from tinygradrnn.errors import (
 )
 from tinygradrnn.namespace import namespace, recorded, registry
 from tinygradrnn.recipe import Recipe, Rule
-from tinygradrnn.tape import Edge, Node, Output, Value, recording
+from tinygradrnn.tape import Edge, Node, Output, Trial, Value, recording
 
 P = ParamSpec("P")
 
@@ -259,9 +259,9 @@ class Op(_Callable[P]):
             backend = cast("Backend", params["target"])
         # 3. Record.
         if active and not (self.differentiable and recording.enabled):
-            if recording.used is not None:
-                recording.used.update(dict.fromkeys(edge for edge in edges if edge is not None))
             active = 0
+            if recording.trial is not None and self.differentiable:
+                return self._tried(out, edges, recording.trial, backend)
         if self.many:
             return self._record_many(out, inputs, edges, active, params, backend)
         shape = out.shape
@@ -299,6 +299,17 @@ class Op(_Callable[P]):
         step = recording.step
         node = Node(recipe, tuple(edges), saved, params, shapes, dtypes, backend, step)
         return tuple([tensor_type(o, backend, Output(node, i)) for i, o in enumerate(outs)])
+
+    def _tried(
+        self, out: Any, edges: Sequence[Any], trial: Trial, backend: Backend
+    ) -> Value | tuple[Value, ...]:
+        """The result in a trial run: on no tape, but marked as one that would be."""
+        trial.note(edges)
+        place = cast("Edge", trial)  # nowhere but in regions does it meet anyone who looks
+        if self.many:
+            return tuple([tensor_type(backend.xp.asarray(o), backend, place) for o in out])
+        place = None if self.casts and kind_of(out.dtype) != "f" else place
+        return tensor_type(backend.xp.asarray(out), backend, place)
 
     def _forward_on(self, backend: Backend) -> Callable[..., Any]:
         xp = namespace(backend)  # made in any case: the walk back relies on it
@@ -397,8 +408,8 @@ class Unary(Op[P]):
         if not shape:
             out = backend.xp.asarray(out)
         if edge is None or not recording.enabled or not self.differentiable:
-            if edge is not None and recording.used is not None:
-                recording.used[edge] = None
+            if edge is not None and recording.trial is not None and self.differentiable:
+                return self._tried(out, (edge,), recording.trial, backend)
             return tensor_type(out, backend)
         recipe = self._recipes.get(1) or self._recipe(1)
         saved = recipe.keep(out, array)
@@ -449,8 +460,8 @@ class Binary(Op[P]):
             out = backend.xp.asarray(out)
         active = (edge1 is not None) + 2 * (edge2 is not None)
         if not active or not recording.enabled or not self.differentiable:
-            if active and recording.used is not None:
-                recording.used.update((e, None) for e in (edge1, edge2) if e is not None)
+            if active and recording.trial is not None and self.differentiable:
+                return self._tried(out, (edge1, edge2), recording.trial, backend)
             return tensor_type(out, backend)
         recipe = self._recipes.get(active) or self._recipe(active)
         saved = recipe.keep(out, a, b)

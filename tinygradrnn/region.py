@@ -26,6 +26,7 @@ from tinygradrnn.tape import (
     Leaf,
     Node,
     Output,
+    Trial,
     enable_grad,
     execution_order,
     no_grad,
@@ -154,14 +155,15 @@ class _Again:
     def _compare(self, results: Sequence[Any]) -> None:
         last = results[len(results) - len(self.witnesses) :]
         for new, b in zip(last, self.witnesses, strict=True):
-            if kind_of(b.dtype) != "f":
-                continue
             a, xp = new.array, new.backend.xp
-            # Some products may round differently in a second run; a cell that does something else
-            # is off by much more.
-            with new.backend.quiet():
-                apart = xp.abs(a - b) > 1e-3 * (xp.abs(a) + xp.abs(b)) + 1e-30
-            if bool(xp.any(apart)):
+            # Equal, but for products that may round differently in a second run.
+            if kind_of(b.dtype) == "f":
+                with new.backend.quiet():
+                    unit = xp.finfo(b.dtype).eps
+                    apart = xp.abs(a - b) > 64 * unit * (xp.abs(a) + xp.abs(b))
+            else:
+                apart = a != b
+            if a.shape != b.shape or bool(xp.any(apart)):
                 raise self._differs()
 
     def _differs(self) -> GradientError:
@@ -179,7 +181,7 @@ def region(
     *,
     forget: bool = False,
     keeps: Sequence[Any] = (),
-    witnesses: int = 0,
+    compare: int = 0,
     sweeps: Callable[[], list[Sweep]] | None = None,
 ) -> tuple[list[Any], Region | None]:
     """Run `f` and fold what it recorded into one node.
@@ -191,7 +193,7 @@ def region(
         forget: Keep none of its nodes, and run `f` again on the way back.
         keeps: The Tensors that `f` then needs and would not be there otherwise, for the count of
             bytes saved.
-        witnesses: How many of the last results to keep and compare a second run with.
+        compare: How many of the last results to keep and compare a second run with.
         sweeps: Gives the walks through it, once `f` has run.
 
     Returns:
@@ -201,22 +203,29 @@ def region(
         return list(f()), None
     since = now()
     with noted_draws() as draws:
-        used = _Used(since)
-        results = used.without_tape(f) if forget else None
-        if results is None:
+        tried = _without_tape(f) if forget else None
+        if tried is not None:
+            results, trial = tried
+            outside = trial.used
+        else:
             with repeated_draws(draws):
                 results = list(f())
-            used.on_tape(results)
-    # One output for each result, and one for a result that comes twice: shares from all its uses
-    # are then added in the same order as on a flat tape.
-    firsts = {id(r): i for i, r in reversed(list(enumerate(results))) if used.computed(r)}
-    if not used.outside or not firsts:
-        return results, None
-    slots = {key: slot for slot, key in enumerate(firsts)}
+            trial, outside = None, _outside(results, since)
+    mine = [r.edge is trial if trial else _since(r.edge, since) for r in results]
+    if not outside or not any(mine):
+        return [_off(r, trial) for r in results], None
+    # One output for a result that comes twice: shares from all its uses are then added in the same
+    # order as on a flat tape. Not where these uses belong to different sweeps.
+    key = (lambda i, r: i) if sweeps is not None else (lambda i, r: id(r))
+    keys = [
+        key(i, r) if own else None for i, (r, own) in enumerate(zip(results, mine, strict=True))
+    ]
+    firsts = {k: i for i, k in reversed(list(enumerate(keys))) if k is not None}
+    slots = {k: slot for slot, k in enumerate(firsts)}
     outputs = [results[i] for i in firsts.values()]
     made = Region(
         cast("Any", _RegionRecipe(name)),
-        tuple(used.outside),
+        tuple(outside),
         tuple([x.array for x in keeps]),
         {},
         tuple([x.array.shape for x in outputs]),
@@ -224,63 +233,49 @@ def region(
         outputs[0].backend,
         recording.step,
     )
-    made.since, made.sweeps = since, None
+    made.since, made.sweeps, made._edges, made._again = since, None, None, None
     if sweeps is not None:
-        by_slot = [slots.get(id(r)) for r in results]
         made.sweeps = [
-            Sweep(frozenset(k for i in s.outputs if (k := by_slot[i]) is not None), s.stop)
+            Sweep(frozenset(slots[k] for i in s.outputs if (k := keys[i]) is not None), s.stop)
             for s in sweeps()
         ]
-    seen = [
-        engine.tensor_type(r.array, r.backend, Output(made, slots[id(r)])) if id(r) in slots else r
-        for r in results
-    ]
-    made._edges = made._again = None
     if forget:
-        made._again = _Again(
-            f, draws, name, list(firsts.values()), results[len(results) - witnesses :]
-        )
+        witnesses = results[len(results) - compare :]
+        made._again = _Again(f, draws, name, list(firsts.values()), witnesses)
     else:
         made._edges = [x.edge for x in outputs]
+    seen = [
+        r if k is None else engine.tensor_type(r.array, r.backend, Output(made, slots[k]))
+        for r, k in zip(results, keys, strict=True)
+    ]
     return seen, made
 
 
-class _Used:
-    """What a region uses of the tape outside, found out while it runs.
+def _without_tape(f: Callable[[], Sequence[Any]]) -> tuple[list[Any], Trial] | None:
+    """The results of `f`, without recording; None if it cannot do without."""
+    try:
+        with no_grad():
+            recording.trial = trial = Trial()
+            return list(f()), trial
+    except GradientError:  # a cell that takes gradients itself
+        return None
 
-    Attributes:
-        outside: The places.
-    """
 
-    def __init__(self, since: int) -> None:
-        self.since, self.outside = since, cast("dict[Edge, None]", {})
-        self.taped = False
+def _outside(results: Sequence[Any], since: int) -> dict[Edge, None]:
+    """What a stretch of tape uses of the tape before it."""
+    found: dict[Edge, None] = {}
+    for node in execution_order((r.edge for r in results if r.edge), since):
+        if type(node) is Leaf:
+            found[node] = None
+        for edge in node.inputs:
+            if edge is not None and origin(edge).index < since:
+                found[edge] = None
+    return found
 
-    def without_tape(self, f: Callable[[], Sequence[Any]]) -> list[Any] | None:
-        """The results of `f`, without recording; None if it cannot do without."""
-        recording.used, before = self.outside, recording.used
-        try:
-            with no_grad():
-                return list(f())
-        except GradientError:  # a cell that takes gradients itself
-            self.outside.clear()
-            return None
-        finally:
-            recording.used = before
 
-    def on_tape(self, results: Sequence[Any]) -> None:
-        """Read it from what was recorded."""
-        self.taped = True
-        for node in execution_order((r.edge for r in results if r.edge), self.since):
-            if type(node) is Leaf:
-                self.outside[node] = None
-            for edge in node.inputs:
-                if edge is not None and origin(edge).index < self.since:
-                    self.outside[edge] = None
+def _since(edge: Edge | None, since: int) -> bool:
+    return edge is not None and origin(edge).index >= since
 
-    def computed(self, result: Any) -> bool:
-        """Whether a result is the region's own and may have a gradient."""
-        edge = result.edge
-        if self.taped:
-            return edge is not None and origin(edge).index >= self.since
-        return edge is None and kind_of(result.array.dtype) == "f"
+
+def _off(result: Any, trial: Trial | None) -> Any:
+    return result.detach() if trial is not None and result.edge is trial else result

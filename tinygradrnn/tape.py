@@ -28,8 +28,7 @@ class Recording(threading.local):
 
     enabled: bool = True
     step: StepMark | None = None
-    used: dict[Edge, None] | None = None
-    """Where what is not recorded notes the places it uses: see :mod:`tinygradrnn.region`."""
+    trial: Trial | None = None
 
 
 recording = Recording()
@@ -45,16 +44,16 @@ def now() -> int:
 class _GradMode(ContextDecorator):
     def __init__(self, enabled: bool) -> None:
         self._enabled = enabled
-        self._previous: list[bool] = []
+        self._previous: list[tuple[bool, Trial | None]] = []
 
     def __enter__(self) -> None:
-        if self._enabled and recording.used is not None:
+        if self._enabled and recording.trial is not None:
             raise GradientError("enable_grad: nothing can be recorded in a trial run")
-        self._previous.append(recording.enabled)
-        recording.enabled = self._enabled
+        self._previous.append((recording.enabled, recording.trial))
+        recording.enabled, recording.trial = self._enabled, None
 
     def __exit__(self, *exc: object) -> None:
-        recording.enabled = self._previous.pop()
+        recording.enabled, recording.trial = self._previous.pop()
 
 
 def no_grad() -> _GradMode:
@@ -165,6 +164,28 @@ class Leaf:
 
     def __repr__(self) -> str:
         return f"<leaf {self.name or self.index}: {self.dtype} {self.shape}>"
+
+
+class Trial:
+    """Where a tensor stands that would be on a tape if this were not a trial run.
+
+    A region that will forget its tape (see :mod:`tinygradrnn.region`) runs without one, and still
+    has to know which of its results would have had a history, and what of the tape outside it uses.
+
+    Attributes:
+        used: The places outside that were used.
+    """
+
+    __slots__ = ("backend", "dtype", "index", "shape", "used")
+    inputs: tuple[()] = ()
+
+    def __init__(self) -> None:
+        self.index = next(_clock)
+        self.used: dict[Edge, None] = {}
+
+    def note(self, edges: Iterable[Edge | Trial | None]) -> None:
+        """Note the places of an operation's inputs."""
+        self.used.update((e, None) for e in edges if e is not None and e is not self)  # type: ignore
 
 
 class Node:
@@ -327,14 +348,25 @@ def execution_order(edges: Iterable[Edge], since: int = -1, stop: Any = None) ->
     return sorted(seen, key=_by_index)
 
 
-def outgrown(edge: Edge) -> Leaf | None:
-    """A leaf behind `edge` whose values were replaced after they were used there; None if none."""
-    born = origin(edge).index
-    if type(edge) is Leaf or _last_change < born:  # the usual case costs nothing
-        return None
-    for node in execution_order([edge]):
-        if type(node) is Leaf and node.changed > born:
-            return node
+def outgrown(edge: Edge) -> tuple[Node, Leaf] | None:
+    """A node behind `edge` and a leaf behind that whose values were replaced after the node ran.
+
+    Looks for the node a few operations back: enough for a carried state that was masked or moved.
+    """
+    behind: list[Node] = []
+    stack, seen = [origin(edge)], 0
+    while stack and seen < 32:
+        node = stack.pop()
+        seen += 1
+        if isinstance(node, Node):
+            if node.index < _last_change:
+                behind.append(node)
+            else:
+                stack.extend(node.parents)
+    for node in behind:  # none in the usual case
+        for leaf in execution_order([node]):
+            if type(leaf) is Leaf and leaf.changed > node.index:
+                return node, leaf
     return None
 
 

@@ -68,7 +68,7 @@ def test_four_ways_for_an_attention_over_a_memory() -> None:
     found = verify_cell(
         attend, np.ones((4, 2, 3)), np.zeros((2, 2)), parameters=[w, memory], lengths=[4, 2]
     )
-    assert found.elements == 6 + 8 + 4
+    assert found.elements == 6 + 8 + 4 + 24  # w, memory, first state, xs
 
 
 def test_a_wrong_rule_is_caught() -> None:
@@ -94,11 +94,42 @@ def test_a_wrong_rule_is_caught() -> None:
         del tgr.registry["crooked"]
 
 
-def test_a_wrong_way_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    cell = nn.RNNCell(2, 3)
+def test_a_way_that_differs_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = bptt.rtrl
+
+    def careless(*args: Any, **options: Any) -> Any:
+        found = whole(*args, **options)
+        return found._replace(parameters=(found.parameters[0] * 1.001, *found.parameters[1:]))
+
+    monkeypatch.setattr(bptt, "rtrl", careless)
     with pytest.raises(GradcheckError, match=r"BPTT and rtrl differ by .* weight_ih"):
-        verify_cell(cell, time=6, truncation=bptt.Chunk(2))
-    assert bptt.rtrl is not None
+        verify_cell(nn.RNNCell(2, 3))
+
+
+@pytest.mark.parametrize("where", ["input", "first state", "unread state"])
+def test_wrong_rules_in_all_corners_are_caught(where: str) -> None:
+    @op
+    def skewed(xp: Any, x: Any, /) -> Any:
+        """The identity, with a rule that is not."""
+        return x * 1.0
+
+    skewed.vjp(x=lambda xp, g: g * 1.01)
+    try:
+
+        class Crooked(nn.RNNCell):
+            def initial_state(self, batch_size: int) -> Any:
+                first = tgr.broadcast_to(self.bias_hh, (batch_size, 3))
+                return {"h": skewed(first) if where == "first state" else first, "unread": first}
+
+            def forward(self, x: Any, state: Any) -> Any:
+                h, _ = super().forward(skewed(x) if where == "input" else x, state["h"])
+                unread = state["unread"] * 0.5
+                return h, {"h": h, "unread": skewed(unread) if where == "unread state" else unread}
+
+        with pytest.raises(GradcheckError, match="finite differences"):
+            verify_cell(Crooked(2, 3))
+    finally:
+        del tgr.registry["skewed"]
 
 
 def test_verify_cell_asks_for_what_it_lacks() -> None:
@@ -109,6 +140,25 @@ def test_verify_cell_asks_for_what_it_lacks() -> None:
         verify_cell(lambda x, h: (h * w, h), parameters=[w])
     with pytest.raises(GradientError, match="no leaf"):
         verify_cell(lambda x, h: (h * w, h), np.ones((2, 1)), np.ones(1), parameters=[w * 2.0])
+
+
+def test_a_learned_first_state_counts() -> None:
+    cell = nn.LearnedState(nn.LSTMCell(2, 3, dtype="float64"))
+    for p in cell.parameters():
+        p.assign(np.random.default_rng(0).standard_normal(p.shape))
+    xs = np.random.default_rng(1).standard_normal((5, 2, 2))
+    for plan in (bptt.Full(), bptt.Chunk(2), bptt.Depth(2)):
+        outputs, _ = tgr.scan(cell, xs, truncation=plan)
+        expected = tgr.grad(tgr.sum(outputs**2), list(cell.parameters()))
+        found = [bptt.closed_form(cell, xs, loss=lambda o, t: tgr.sum(o**2), truncation=plan)]
+        if plan == bptt.Full():
+            found.append(bptt.rtrl(cell, xs, loss=lambda o, t: tgr.sum(o**2)))
+            shares = bptt.anatomy(cell, xs, loss=lambda o, t: tgr.sum(o**2)).gradients.values()
+            for a, b in zip(shares, expected, strict=True):
+                np.testing.assert_allclose(a, b.numpy(), rtol=1e-9, atol=1e-12)
+        for way in found:
+            for a, b in zip(way.parameters, expected, strict=True):
+                np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-9, atol=1e-12)
 
 
 def test_rtrl_and_closed_form_with_lengths_and_backwards() -> None:
@@ -189,6 +239,20 @@ def test_learning_along_a_stream(plan: Any) -> None:
     assert np.mean(losses[-10:]) < 0.05 < np.mean(losses[:5])
 
 
+def test_streams_of_inputs_with_a_history() -> None:
+    cell, table = nn.RNNCell(2, 3), nn.Parameter(np.ones((6, 1, 2), np.float32))
+    with pytest.raises(GradientError, match=r"stream: xs has a history.*into the cell"):
+        next(bptt.stream(cell, table * 2.0, bptt.Chunk(2)))
+    for plan in (bptt.Chunk(2), bptt.Window(2, 4)):
+        table.grad = None
+        for stretch in bptt.stream(cell, table, plan):
+            stretch.backward(tgr.sum(stretch.outputs))
+        outputs, _ = tgr.scan(cell, table, truncation=plan)
+        (expected,) = tgr.grad(tgr.sum(outputs), table)
+        assert table.grad is not None
+        np.testing.assert_allclose(table.grad.numpy(), expected.numpy(), rtol=1e-5)
+
+
 def test_streams_of_other_plans() -> None:
     with pytest.raises(DtypeError, match="stream: the plan is Depth"):
         next(bptt.stream(nn.RNNCell(1, 2), tgr.ones((4, 1, 1)), bptt.Depth(2)))  # type: ignore
@@ -232,6 +296,17 @@ def test_states_that_may_be_carried() -> None:
     with tgr.no_grad():
         _, state = tgr.scan(cell, tgr.ones((5, 2, 3)), first)
     learn(cell, optimizer, state)
+    state = learn(cell, optimizer, None)
+    with tgr.no_grad():  # nothing can be differentiated there, so nothing can be wrong
+        tgr.scan(cell, tgr.ones((5, 2, 3)), state)
+
+
+def test_a_stale_state_behind_an_operation_or_two() -> None:
+    cell = nn.RNNCell(3, 4)
+    state = learn(cell, tgr.optim.SGD(cell.parameters(), lr=0.1), None)
+    mask = tgr.tensor([[1.0], [0.0]])
+    with pytest.raises(GradientError, match=r"at step 4 of RNNCell"):
+        tgr.scan(cell, tgr.ones((5, 2, 3)), state * mask + 0.0)
 
 
 # ------------------------------------------------------------------------------------- anatomy

@@ -207,7 +207,7 @@ def test_it_reads_well() -> None:
         (lambda x: x[np.True_], ["getitem", "single boolean"]),
         (lambda x: tgr.vecdot(x, x, axis=4), ["vecdot", "axis 4"]),
         (lambda x: tgr.registry["roll"](x, 1.5), ["roll", "shift=1.5"]),
-        (lambda x: tgr.zeros((-1,)), ["full", "shape=(-1,)"]),
+        (lambda x: tgr.zeros((-1,)), ["zeros", "shape=(-1,)"]),
         (lambda x: tgr.jacobian(lambda y: 3.0, x), ["function returned a float"]),
         (lambda x: tgr.use_backend(5), ["by name", "int"]),  # type: ignore[arg-type]
         (lambda x: tgr.current_backend().rng(-1), ["seed", "-1"]),

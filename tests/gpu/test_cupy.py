@@ -85,3 +85,30 @@ def test_dlpack_shares_memory() -> None:
     x = tgr.tensor([1.0, 2.0])
     assert torch.from_dlpack(x).device.type == "cuda"
     np.testing.assert_array_equal(tgr.from_dlpack(torch.ones(2, device="cuda")).numpy(), [1, 1])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"checkpoint": "sqrt"},
+        {"truncation": tgr.bptt.Window(2, 5)},
+        {"truncation": tgr.bptt.Random(0.3, rng=0)},
+        {"truncation": tgr.bptt.Clip(max_norm=0.1)},
+        {"lengths": [9, 0, 4]},
+    ],
+    ids=str,
+)
+def test_ways_through_time_agree_with_the_host(options: dict[str, object]) -> None:
+    found = []
+    for name in ("numpy", "cupy"):
+        with tgr.use_backend(name) as backend:
+            if isinstance(options.get("truncation"), tgr.bptt.Random):
+                options = {"truncation": tgr.bptt.Random(0.3, rng=0)}  # the same draws again
+            layer = tgr.nn.LSTM(2, 3, bidirectional=True, rng=backend.rng(0), dtype="float64")
+            x = tgr.tensor(np.random.default_rng(0).standard_normal((9, 3, 2)), requires_grad=True)
+            outputs, _ = layer(x, **options)
+            gradients = tgr.grad(tgr.sum(outputs**2), [x, *layer.parameters()])
+            found.append([outputs.numpy(), *(g.numpy() for g in gradients)])
+    for host, device in zip(*found, strict=True):
+        np.testing.assert_allclose(device, host, rtol=1e-9, atol=1e-12)

@@ -190,20 +190,79 @@ def test_weights_replaced_before_backward() -> None:
         outputs.sum().backward()
 
 
-@pytest.mark.parametrize("how", ["evaluation", "outside randomness"])
-def test_a_cell_that_does_something_else_the_second_time(how: str) -> None:
-    drop, rng = nn.Dropout(0.5), np.random.default_rng(0)
+@pytest.mark.parametrize("where", ["state", "output"])
+@pytest.mark.parametrize("how", ["evaluation", "outside randomness", "a little"])
+def test_a_cell_that_does_something_else_the_second_time(how: str, where: str) -> None:
+    drop, rng, factor = nn.Dropout(0.5), np.random.default_rng(0), 1.0
+
+    def noisy(x: Any) -> Any:
+        if how == "evaluation":
+            return drop(x)
+        return x * (float(rng.uniform()) if how == "outside randomness" else factor)
 
     def cell(x: Any, h: Any) -> Any:
-        noise = drop(x) if how == "evaluation" else x * float(rng.uniform())
-        h = tgr.tanh(h + noise)
-        return h, h
+        h = tgr.tanh(h + (noisy(x) if where == "state" else x))
+        return noisy(h) if where == "output" else h, h
 
-    x = tgr.tensor(np.ones((12, 2)), requires_grad=True)
-    outputs, _ = tgr.scan(cell, x, tgr.zeros((2,), "float64"), checkpoint=3)
+    x = tgr.tensor(np.ones((12, 8)), requires_grad=True)
+    outputs, _ = tgr.scan(cell, x, tgr.zeros((8,), "float64"), checkpoint=3)
     drop.eval()
+    factor = 1.0001  # pyright: ignore
     with pytest.raises(GradientError, match="gave another result"):
         outputs.sum().backward()
+
+
+@pytest.mark.parametrize("checkpoint", [1, 3])
+def test_a_cell_that_keeps_a_tensor_outside_its_state(checkpoint: int) -> None:
+    w = tgr.tensor([2.0], requires_grad=True)
+    kept: list[Any] = []
+
+    def cell(x: Any, h: Any) -> Any:
+        kept.append(w * 0.3 if len(kept) == 4 else None)  # computed in the fifth step
+        h = tgr.tanh(x + h * (next((k for k in kept if k is not None), w)))
+        return h, h
+
+    outputs, _ = tgr.scan(cell, tgr.ones((12, 1)), tgr.zeros((1,)), checkpoint=checkpoint)
+    if checkpoint == 1:  # one part, which keeps its tape
+        outputs.sum().backward()
+        assert w.grad is not None
+    else:
+        with pytest.raises(GradientError, match="kept a tensor from an earlier step"):
+            outputs.sum().backward()
+
+
+def test_what_asks_for_a_gradient_is_the_same() -> None:
+    w = tgr.tensor([2.0], requires_grad=True)
+
+    def cell(x: Any, state: Any) -> Any:
+        h, fixed, mask = state
+        h = tgr.tanh(x + h * w)
+        with tgr.no_grad():
+            still = h * 2.0
+        return (h, (h * w).detach(), still, x > 0), (h, fixed, mask)
+
+    first = (tgr.zeros((1,)), tgr.ones((1,)), tgr.tensor([True]))
+    kinds: Any = ({}, {"checkpoint": 3}, {"truncation": bptt.Depth(2)})
+    seen = [
+        [x.requires_grad for x in tree.flatten(tgr.scan(cell, tgr.ones((9, 1)), first, **kind))[0]]
+        for kind in kinds
+    ]
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_a_state_that_is_broadcast() -> None:
+    w = tgr.tensor(np.asarray([0.3, -0.7, 0.9], np.float32), requires_grad=True)
+    x = tgr.tensor(np.random.default_rng(0).standard_normal((13, 5, 3)).astype(np.float32))
+
+    def cell(x: Any, h: Any) -> Any:
+        h = tgr.mean(tgr.tanh(x * h * w + h * x * x), axis=-1, keepdims=True)
+        return h * x, h
+
+    found: list[Any] = []
+    for checkpoint in (None, 3):
+        outputs, _ = tgr.scan(cell, x, tgr.ones((5, 1)), checkpoint=checkpoint)
+        found.append(tgr.grad(outputs.sum(), w)[0].numpy())
+    np.testing.assert_array_equal(*found)
 
 
 def test_the_random_stream_goes_on_as_if_nothing_had_run_twice() -> None:

@@ -302,6 +302,37 @@ def test_the_gradient_of_states_under_sweeps() -> None:
     assert unused.tolist() == g.tolist()
 
 
+def test_the_gradient_of_states_of_ragged_batches() -> None:
+    cell, xs = nn.LSTMCell(2, 3, dtype="float64"), draw(6, 3, 2)
+    every: Any = ({}, {"checkpoint": 2}, {"truncation": bptt.Depth(9)}, {"reverse": True})
+    for options in every:
+        outputs, last, states = tgr.scan(cell, xs, lengths=[6, 2, 0], return_states=True, **options)
+        loss = tgr.sum(outputs**2) + tgr.sum(last.c[1] ** 3)
+        found = tgr.grad(loss, [states.h, states.c])
+        for b, n in enumerate((6, 2)):
+            mine: Any = {"reverse": True} if "reverse" in options else {}
+            o, end, alone = tgr.scan(cell, xs[:n, b : b + 1], return_states=True, **mine)
+            loss = tgr.sum(o**2) + (tgr.sum(end.c[0] ** 3) if b == 1 else 0.0)
+            for ragged, whole in zip(found, tgr.grad(loss, [alone.h, alone.c]), strict=True):
+                np.testing.assert_allclose(
+                    ragged.numpy()[:n, b], whole.numpy()[:, 0], rtol=1e-10, atol=1e-13
+                )
+
+
+def test_one_tensor_as_the_output_of_several_steps() -> None:
+    w = tgr.tensor([2.0], requires_grad=True)
+    kept: list[Any] = []
+
+    def cell(x: Any, h: Any) -> Any:
+        if not kept:
+            kept.append(w * w)
+        return kept[0], tgr.tanh(x + h * kept[0])
+
+    outputs, _ = tgr.scan(cell, tgr.ones((4, 1)), tgr.zeros((1,)), truncation=bptt.Depth(1))
+    (g,) = tgr.grad(outputs.sum(), w)
+    assert g.tolist() == [16]
+
+
 def test_second_gradients_of_states_and_through_plans() -> None:
     cell, xs = nn.GRUCell(2, 3, dtype="float64"), draw(5, 2, 2)
     for plan in (bptt.Full(), bptt.Chunk(2), bptt.Random(0.3, rng=0)):
@@ -330,6 +361,10 @@ def test_second_gradients_of_states_and_through_plans() -> None:
         (lambda: bptt.Random(lambda d: 2.0).mask(3), "probability of 2.0"),
         (lambda: bptt.Random.power_law(16, 1.0), "expected both above 1"),
         (lambda: bptt.Clip(), "expected one or both"),
+        (lambda: bptt.Random("a"), "probability of 'a'"),  # type: ignore[arg-type]
+        (lambda: bptt.Random(lambda d: None).mask(3), "probability of None"),  # type: ignore
+        (lambda: bptt.Chunk(2).mask(2.5), "mask: steps=2.5"),  # type: ignore[arg-type]
+        (lambda: bptt.Clip("a"), "Clip: max_norm='a'"),  # type: ignore[arg-type]
         (lambda: bptt.Clip(max_norm=-1.0), "positive"),
         (lambda: tgr.clip_cotangent(tgr.ones((2,)), max_norm=0.0), "clip_cotangent: max_norm=0.0"),
     ],
@@ -337,6 +372,43 @@ def test_second_gradients_of_states_and_through_plans() -> None:
 def test_plans_that_make_no_sense(make: Any, message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (bptt.Schedule((1.0,) * 3), "3 gates, 3 reaches; expected one of each of 4 steps"),
+        (bptt.Schedule((1.0,) * 4, (0, 0)), "2 reaches"),
+        (bptt.Schedule((1.0,) * 4, (0, 2, 0, 0)), r"reach\[1\] is 2; expected 0 to 1"),
+        (bptt.Schedule((1.0, np.nan, 1.0, 1.0)), r"gates\[1\] is nan"),
+    ],
+)
+def test_schedules_that_do_not_fit(schedule: Any, message: str) -> None:
+    class Own(bptt.Truncation):
+        def schedule(self, steps: int) -> Any:
+            return schedule
+
+    with pytest.raises(ShapeError, match=message):
+        tgr.scan(nn.RNNCell(2, 3), tgr.ones((4, 1, 2)), truncation=Own())
+
+
+def test_arguments_of_another_kind() -> None:
+    with pytest.raises(DtypeError, match="Clip: plan is 3"):
+        bptt.Clip(1.0, plan=3)  # type: ignore[arg-type]
+    with pytest.raises(DtypeError, match="no Clip"):
+        bptt.Clip(1.0, plan=bptt.Clip(2.0))
+    with pytest.raises(DtypeError, match="Random: rng is 'x'"):
+        bptt.Random(0.1, rng="x")  # type: ignore[arg-type]
+    with pytest.raises(DtypeError, match="detach: state is a int"):
+        bptt.detach(3)
+    with pytest.raises(DtypeError, match="scan: cell is 5"):
+        tgr.scan(5, tgr.ones((4, 1)), ())  # type: ignore[arg-type]
+    with pytest.raises(DtypeError, match="scan: cell is <class"):
+        tgr.scan(nn.RNNCell, tgr.ones((4, 1)), ())  # type: ignore[arg-type]
+    with pytest.raises(DtypeError, match="RNNCell: h is a tuple"):
+        tgr.scan(nn.RNNCell(1, 2), tgr.ones((4, 1, 1)), (tgr.ones((1, 2)),))
+    with pytest.raises(ShapeError, match="lengths are"):
+        tgr.scan(nn.RNNCell(1, 2), tgr.ones((4, 2, 1)), lengths=[[1], [1, 2]])
 
 
 @pytest.mark.parametrize("plan", [5, "chunk", bptt.Chunk], ids=str)

@@ -11,7 +11,7 @@ from typing import Any
 
 from tinygradrnn import tree
 from tinygradrnn.autodiff import grad
-from tinygradrnn.bptt.jacobians import Loss, parameters_of, step_terms
+from tinygradrnn.bptt.jacobians import Loss, loss_of, parameters_of, step_terms
 from tinygradrnn.convert import kind_of
 from tinygradrnn.errors import GradientError, ShapeError
 from tinygradrnn.scan.eager import Loop
@@ -27,7 +27,8 @@ class Anatomy:
         losses: Each step's loss, ``(T,)``.
         cotangents: The norm of ``dL_t/dh_k`` at ``[t, k]``, ``(T, T)``; zero for ``k > t``.
         shares: For each parameter, by name, each step's share of its gradient, ``(T, *shape)``: the
-            part that arrives through the parameter's use in that step. The shares sum to ``.grad``.
+            part that arrives through the parameter's use in that step; what comes through the first
+            state counts with the first step. The shares sum to ``.grad``.
         jacobians: ``dh_t/dh_{t-1}`` of one sequence, ``(T, state, state)``.
     """
 
@@ -52,9 +53,16 @@ class Anatomy:
         }
 
     def product(self, t: int, k: int) -> Any:
-        """``dh_t/dh_k``, the product of the step Jacobians from t down to k + 1."""
+        """``dh_t/dh_k``, the product of the step Jacobians from t down to k + 1.
+
+        Raises:
+            ShapeError: k lies after t, or one of them outside of the loop.
+        """
         import numpy
 
+        steps = len(self.losses)
+        if not 0 <= k <= t < steps:
+            raise ShapeError(f"product: t={t}, k={k}; expected 0 <= k <= t < {steps}")
         found = numpy.eye(self.jacobians.shape[1])
         for j in range(t, k, -1):
             found = found @ self.jacobians[j]
@@ -197,34 +205,19 @@ def anatomy(
     """
     import numpy
 
-    if isinstance(parameters, Mapping):
-        names, given = list(parameters), list(parameters.values())
-    elif parameters is None and hasattr(cell, "named_parameters"):
-        pairs = list(cell.named_parameters())
-        names, given = [name for name, _ in pairs], [p for _, p in pairs]
-    else:
-        given = None if parameters is None else list(parameters)
-        names = []
-    weights = parameters_of(cell, given, "anatomy")
-    names = names or [_name(p, i) for i, p in enumerate(weights)]
-    loop = Loop(cell, xs, state, lengths=lengths, reverse=reverse)
-    losses: list[Tensor | None] = []
-    states: list[list[Tensor]] = []
-    uses: list[list[Tensor]] = []  # of each weight a stand-in for each step
-    # On the tape, so that later states have a place there even if no weight led to them.
-    current = tree.map(lambda x: x if kind_of(x.dtype) != "f" or x.edge else _leaf(x), loop.state)
-    for i in range(loop.time):
+    names, weights = _named(cell, parameters)
+    steps: list[tuple[int, Tensor | None, list[Tensor], list[Tensor]]] = []
+    with enable_grad(), _stand_ins(weights) as used:  # the first state counts with the first step
+        loop = Loop(cell, xs, state, lengths=lengths, reverse=reverse)
+        # On the tape, so that later states have a place there even if no weight led to them.
+        current = tree.map(_on_tape, loop.state)
+        steps.append((*_step(loop, 0, current, loss), used))
+    for i in range(1, loop.time):
         with enable_grad(), _stand_ins(weights) as used:
-            outputs, new, current = loop.steps(i, i + 1, current)
-            assert loop.produced is not None
-            t = loop.time - 1 - i if reverse else i
-            value = loss(loop.produced.structure.unflatten(outputs[0]), t)
-        if value is not None and (not isinstance(value, Tensor) or value.size != 1):
-            raise ShapeError(f"anatomy: loss(output, {t}) is {value!r}; expected a scalar")
-        losses.append(value)
-        states.append([x for x in new[0] if kind_of(x.dtype) == "f"])
-        uses.append(used)
-
+            steps.append((*_step(loop, i, loop.state, loss), used))
+    losses = [value for _, value, _, _ in steps]
+    states = [leaves for _, _, leaves, _ in steps]
+    uses = [used for _, _, _, used in steps]
     norms = numpy.zeros((loop.time, loop.time))
     shares = {
         name: numpy.zeros((loop.time, *p.shape)) for name, p in zip(names, weights, strict=True)
@@ -246,21 +239,43 @@ def anatomy(
     if not norms.any() and not any(share.any() for share in shares.values()):
         raise GradientError("anatomy: no loss depends on any state or parameter")
     values = [0.0 if x is None else float(x) for x in losses]
-    jacobians = _jacobians(loop, xs, weights, lengths, reverse, sequence)
+    jacobians = _jacobians(loop, tree.map(_detached, current), lengths, reverse, sequence)
     return Anatomy(numpy.asarray(values), norms, shares, jacobians)
 
 
-def _jacobians(
-    loop: Loop, xs: Any, weights: Sequence[Tensor], lengths: Any, reverse: bool, sequence: int
-) -> Any:
-    """The step Jacobians of one sequence, whose length is then that of the batch."""
+def _named(cell: Any, parameters: Any) -> tuple[list[str], list[Tensor]]:
+    """The parameters with their names."""
+    if isinstance(parameters, Mapping):
+        return list(parameters), parameters_of(cell, list(parameters.values()), "anatomy")
+    if parameters is None and hasattr(cell, "named_parameters"):
+        pairs = list(cell.named_parameters())
+        return [name for name, _ in pairs], [p for _, p in pairs]
+    weights = parameters_of(cell, parameters, "anatomy")
+    names = [
+        (p.edge.name if isinstance(p.edge, Leaf) else "") or str(i) for i, p in enumerate(weights)
+    ]
+    if len(set(names)) < len(names):
+        names = [str(i) for i in range(len(weights))]
+    return names, weights
+
+
+def _step(loop: Loop, i: int, state: Any, loss: Loss) -> tuple[int, Tensor | None, list[Tensor]]:
+    """Run a step: its time, its loss and the state after it."""
+    outputs, states, loop.state = loop.steps(i, i + 1, state)
+    assert loop.produced is not None
+    t = loop.time - 1 - i if loop.reverse else i
+    value = loss_of(loss, loop.produced.structure.unflatten(outputs[0]), t)
+    return t, value, [x for x in states[0] if kind_of(x.dtype) == "f"]
+
+
+def _jacobians(loop: Loop, first: Any, lengths: Any, reverse: bool, sequence: int) -> Any:
+    """The step Jacobians of one sequence."""
     import numpy
 
     inputs = loop.columns
-    first = loop.state
     if all(x.ndim > 1 for x in inputs):
         batch = inputs[0].shape[1]
-        if not -batch <= sequence < batch:
+        if not isinstance(sequence, int) or not -batch <= sequence < batch:
             raise ShapeError(f"anatomy: sequence={sequence}; the batch has {batch}")
         one = slice(sequence % batch, sequence % batch + 1)
         inputs = [x[:, one] for x in inputs]
@@ -278,12 +293,12 @@ def _jacobians(
     return numpy.stack([term.A for term in terms])
 
 
-def _leaf(x: Tensor) -> Tensor:
-    return tensor(x, requires_grad=True)
+def _on_tape(x: Tensor) -> Tensor:
+    return x if kind_of(x.dtype) != "f" or x.edge else tensor(x, requires_grad=True)
 
 
-def _name(p: Tensor, i: int) -> str:
-    return (p.edge.name if isinstance(p.edge, Leaf) else "") or str(i)
+def _detached(x: Tensor) -> Tensor:
+    return x.detach()
 
 
 @contextmanager

@@ -13,16 +13,16 @@ need no tape longer than one step; they are here to be looked at, and to check t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tinygradrnn import tree
 from tinygradrnn.autodiff import grad
 from tinygradrnn.convert import as_array, kind_of
-from tinygradrnn.errors import GradientError, ShapeError
+from tinygradrnn.errors import DtypeError, GradientError, ShapeError
 from tinygradrnn.ops.compare import zeros_like
 from tinygradrnn.scan.eager import Loop
-from tinygradrnn.scan.truncation import Truncation
+from tinygradrnn.scan.truncation import Full, Truncation
 from tinygradrnn.tape import Leaf, enable_grad
 from tinygradrnn.tensor import Tensor, tensor
 
@@ -58,7 +58,7 @@ class Gradients(NamedTuple):
     Attributes:
         loss: The sum of the steps' losses.
         parameters: The gradient of each parameter, a tuple of Tensors.
-        state: The gradient of the first state, nested as it is; None under a truncation.
+        state: The gradient of the first state, nested as it is.
     """
 
     loss: float
@@ -72,11 +72,15 @@ def parameters_of(cell: Any, parameters: Sequence[Tensor] | None, caller: str) -
     Raises:
         GradientError: None given for a function, or one that is no leaf.
     """
+    if isinstance(parameters, Tensor):
+        parameters = [parameters]
     if parameters is None:
         if not hasattr(cell, "parameters"):
             name = getattr(cell, "__name__", type(cell).__name__)
             raise GradientError(f"{caller}: {name} is no module; give its parameters=[...]")
         parameters = list(cell.parameters())
+    if not isinstance(parameters, Iterable):
+        raise DtypeError(f"{caller}: parameters are {parameters!r}; expected a list of Tensors")
     found = list(parameters)
     for i, p in enumerate(found):
         if not isinstance(p, Tensor) or not isinstance(p.edge, Leaf):
@@ -85,6 +89,25 @@ def parameters_of(cell: Any, parameters: Sequence[Tensor] | None, caller: str) -
                 "requires_grad=True"
             )
     return found
+
+
+def loss_of(loss: Loss, output: Any, t: int) -> Tensor | None:
+    """The loss of a step, if it is one.
+
+    Raises:
+        DtypeError: `loss` cannot be called, or returns something else than a Tensor or None.
+        ShapeError: It returns more than one number.
+    """
+    if not callable(loss):
+        raise DtypeError(f"loss is {loss!r}; expected a function (output, t)")
+    value = loss(output, t)
+    if value is None:
+        return None
+    if not isinstance(value, Tensor) or kind_of(value.dtype) != "f":
+        raise DtypeError(f"loss(output, {t}) is {value!r}; expected a floating-point Tensor")
+    if value.size != 1:
+        raise ShapeError(f"loss(output, {t}) has shape {value.shape}; expected a scalar")
+    return value
 
 
 def step_terms(
@@ -131,7 +154,7 @@ def step_terms(
                 leaves[k] = tensor(leaves[k], requires_grad=True)
             outputs, states, _ = loop.steps(i, i + 1, structure.unflatten(leaves))
             assert loop.produced is not None
-            value = loss(loop.produced.structure.unflatten(outputs[0]), t)
+            value = loss_of(loss, loop.produced.structure.unflatten(outputs[0]), t)
         held = [leaves[k] for k in moving]
         before = [*held, *weights]
         size = sum(leaf.size for leaf in held)
@@ -139,8 +162,6 @@ def step_terms(
         jacobian = numpy.stack(rows) if rows else numpy.zeros((0, sum(x.size for x in before)))
         slope = numpy.zeros(jacobian.shape[1])
         if value is not None:
-            if not isinstance(value, Tensor) or value.size != 1:
-                raise ShapeError(f"step_terms: loss(output, {t}) is {value!r}; expected a scalar")
             slope = _rows(value, before)[0]
         yield StepTerms(
             t,
@@ -190,19 +211,18 @@ def rtrl(
     import numpy
 
     weights = parameters_of(cell, parameters, "rtrl")
-    total, gradient, influence, initial, first = 0.0, 0.0, None, None, 0.0
+    state = Loop(cell, xs, state).state
+    influence = _influence(state, weights)
+    initial = numpy.eye(len(influence), dtype=influence.dtype)
+    total, gradient, first = 0.0, 0.0, 0.0
     options: Any = {"loss": loss, "parameters": weights, "lengths": lengths, "reverse": reverse}
     for term in step_terms(cell, xs, state, **options):
         total += term.loss
-        gradient = gradient + term.d
-        if influence is None:
-            influence = numpy.zeros_like(term.B)
-            initial = numpy.eye(len(term.q), dtype=term.A.dtype)
-        gradient = gradient + term.q @ influence
+        gradient = gradient + term.d + term.q @ influence
         first = first + term.q @ initial
         influence = term.B + term.A @ influence
         initial = term.A @ initial
-    return _gradients(cell, xs, state, weights, total, gradient, first)
+    return _gradients(state, weights, total, gradient, first)
 
 
 def closed_form(
@@ -243,20 +263,25 @@ def closed_form(
     import numpy
 
     weights = parameters_of(cell, parameters, "closed_form")
+    if truncation is not None and not isinstance(truncation, Truncation):
+        raise DtypeError(f"closed_form: truncation is {truncation!r}; expected a plan of tgr.bptt")
+    state = Loop(cell, xs, state).state
     options: Any = {"loss": loss, "parameters": weights, "lengths": lengths, "reverse": reverse}
     terms = list(step_terms(cell, xs, state, **options))
-    mask = None if truncation is None else truncation.mask(len(terms))
+    schedule = (truncation or Full()).schedule(len(terms))
+    mask, begins = schedule.mask(), _influence(state, weights)
     gradient, first = 0.0, 0.0
     for s, term in enumerate(terms):
-        gradient = gradient + (1.0 if mask is None else mask[s, s]) * term.d
+        gradient = gradient + mask[s, s] * term.d
         product = numpy.eye(len(term.q), dtype=term.A.dtype)  # A_{s-1} ... A_{i+1}
         for i in range(s - 1, -1, -1):
-            weight = 1.0 if mask is None else mask[s, i]
-            gradient = gradient + weight * (term.q @ product @ terms[i].B)
+            gradient = gradient + mask[s, i] * (term.q @ product @ terms[i].B)
             product = product @ terms[i].A
-        first = first + term.q @ product
-    total = sum(term.loss for term in terms)
-    return _gradients(cell, xs, state, weights, total, gradient, first if mask is None else None)
+        # And the first state, which stands before step 0.
+        reaches = mask[s, 0] * schedule.gates[0]
+        first = first + reaches * (term.q @ product)
+        gradient = gradient + reaches * (term.q @ product @ begins)
+    return _gradients(state, weights, sum(term.loss for term in terms), gradient, first)
 
 
 def _vector(leaves: Sequence[Tensor]) -> Any:
@@ -288,18 +313,21 @@ def _rows(result: Tensor, inputs: Sequence[Tensor]) -> list[Any]:
     return rows
 
 
+def _influence(state: Any, weights: Sequence[Tensor]) -> Any:
+    """``dh/dw`` of a state before the first step: not zero if it is learned."""
+    import numpy
+
+    leaves = [leaf for leaf in tree.flatten(state)[0] if kind_of(leaf.dtype) == "f"]
+    rows = [row for leaf in leaves for row in _rows(leaf, weights)]
+    return numpy.stack(rows) if rows else numpy.zeros((0, sum(w.size for w in weights)))
+
+
 def _gradients(
-    cell: Any,
-    xs: Any,
-    state: Any,
-    weights: Sequence[Tensor],
-    loss: float,
-    gradient: Any,
-    first: Any,
+    state: Any, weights: Sequence[Tensor], loss: float, gradient: Any, first: Any
 ) -> Gradients:
     """The vectors, cut up into what they are made of."""
-    leaves, structure = tree.flatten(Loop(cell, xs, state).state)
-    made = None if first is None else structure.unflatten(_cut(first, leaves))
+    leaves, structure = tree.flatten(state)
+    made = structure.unflatten(_cut(first, leaves))
     return Gradients(loss, tuple(_cut(gradient, weights)), made)
 
 

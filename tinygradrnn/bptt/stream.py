@@ -8,24 +8,31 @@ from typing import Any
 
 from tinygradrnn import tree
 from tinygradrnn.autodiff import backward
-from tinygradrnn.errors import DtypeError
+from tinygradrnn.errors import DtypeError, GradientError
 from tinygradrnn.ops.gates import gate
 from tinygradrnn.ops.shape import stack
 from tinygradrnn.scan.contract import refuse_outgrown
 from tinygradrnn.scan.eager import Loop, Rows, collecting_less
 from tinygradrnn.scan.truncation import Chunk, Window
-from tinygradrnn.tape import Node
+from tinygradrnn.tape import Leaf, Node
 from tinygradrnn.tensor import Tensor
 
 
 def detach(state: Any) -> Any:
     """The same state without its history: what is carried from one update to the next.
 
+    Raises:
+        DtypeError: A leaf is no Tensor.
+
     >>> h, c = tgr.bptt.detach((tgr.tensor([1.0], requires_grad=True), tgr.tensor([2.0])))
     >>> h.requires_grad
     False
     """
-    return tree.map(lambda leaf: leaf.detach(), state)
+    leaves, structure = tree.flatten(state)
+    for leaf, path in zip(leaves, structure.paths("state"), strict=True):
+        if not isinstance(leaf, Tensor):
+            raise DtypeError(f"detach: {path} is a {type(leaf).__name__}; expected a Tensor")
+    return structure.unflatten(leaf.detach() for leaf in leaves)
 
 
 class Stretch:
@@ -74,6 +81,7 @@ def stream(
 
     Raises:
         DtypeError: Another plan.
+        GradientError: xs was computed on a tape, or the state with weights replaced since.
 
     >>> cell, xs = tgr.nn.RNNCell(1, 2), tgr.ones((100, 1, 1))
     >>> optimizer = tgr.optim.SGD(cell.parameters(), lr=0.5)
@@ -90,6 +98,12 @@ def stream(
     k1, k2 = (plan.k, plan.k) if isinstance(plan, Chunk) else (plan.k1, plan.k2)
     loop = Loop(cell, xs, state, lengths=lengths)
     refuse_outgrown(loop.state)
+    edges = [x.edge for x in tree.flatten(xs)[0] if isinstance(x, Tensor) and x.edge]
+    if not all(isinstance(edge, Leaf) for edge in edges):
+        raise GradientError(
+            "stream: xs has a history of its own, which the first update would outdate; put what "
+            "computes it (an embedding) into the cell, or give xs.detach()"
+        )
     starts = range(0, loop.time, k1)
     cuts = {start + k1 - k2 for start in starts}  # how far back each window reaches
     gates: dict[int, list[Node]] = {}
@@ -115,4 +129,4 @@ def stream(
             node.cut()
         assert loop.produced is not None
         stacked = loop.produced.structure.unflatten(map(stack, zip(*outputs, strict=True)))
-        yield Stretch(slice(start, end), stacked, state, keep=k2 > k1)
+        yield Stretch(slice(start, end), stacked, state, keep=k2 > k1 or bool(edges))

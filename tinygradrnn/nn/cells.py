@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, NamedTuple
 
 from tinygradrnn.creation import zeros
-from tinygradrnn.errors import ShapeError
+from tinygradrnn.errors import DtypeError, ShapeError
 from tinygradrnn.nn import init
 from tinygradrnn.nn.layers import check_sizes
 from tinygradrnn.nn.module import Module
@@ -101,7 +101,10 @@ class GatedCell(Cell):
 
         Raises:
             ShapeError: `x` or `h` has another last size than the cell, or they do not go together.
+            DtypeError: `h` is no Tensor.
         """
+        if not hasattr(h, "shape"):
+            raise DtypeError(f"{type(self).__name__}: h is a {type(h).__name__}; expected a Tensor")
         if h.shape[-1:] != (self.output_size,) or h.shape[:-1] != x.shape[:-1]:
             raise ShapeError(
                 f"{type(self).__name__}: x has shape {tuple(x.shape)}, the state's h "

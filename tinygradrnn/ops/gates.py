@@ -67,6 +67,28 @@ def _clip(xp: Any, g: Any, max_norm: float | None, max_value: float | None) -> A
 clip_cotangent.vjp(x=_clip)
 
 
+@op
+def hold(xp: Any, new: Any, old: Any, going: Any, /) -> Any:
+    """`new` where a sequence is still `going`, and else `old`: a state that stands still.
+
+    Like ``where(going, new, old)``, and more: asked for the gradient with respect to it,
+    :func:`tgr.grad <tinygradrnn.grad>` counts what `new` does in its own step, too. It is the state
+    of that step, and only for the sequences that have ended another tensor.
+
+    Shapes: new and old ``(batch, features)``, going ``(batch, 1)``.
+
+    >>> tgr.hold(tgr.tensor([1.0, 2.0]), tgr.tensor([3.0, 4.0]), tgr.tensor([True, False]))
+    tensor([1., 4.])
+    """
+    return xp.where(going, new, old)
+
+
+hold.vjp(
+    new=lambda xp, g, going: xp.where(going, g, 0.0),
+    old=lambda xp, g, going: xp.where(going, 0.0, g),
+)
+
+
 @op(variadic=True)
 def trajectory(xp: Any, states: Sequence[Any], /) -> Any:
     """The values of a state at every step, stacked along a new first axis, time.

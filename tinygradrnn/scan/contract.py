@@ -6,7 +6,7 @@ from typing import Any
 
 from tinygradrnn import tree
 from tinygradrnn.errors import DtypeError, GradientError, ShapeError
-from tinygradrnn.tape import Node, origin, outgrown
+from tinygradrnn.tape import outgrown, recording
 from tinygradrnn.tensor import Tensor
 
 
@@ -58,14 +58,15 @@ def refuse_outgrown(state: Any) -> None:
     Raises:
         GradientError: Names the leaf, the step it was born in, the weight and the cures.
     """
+    if not recording.enabled:  # nothing will be differentiated, so nothing can be wrong
+        return
     leaves, structure = tree.flatten(state)
     for i, leaf in enumerate(leaves):
-        edge = leaf.edge
-        weight = None if edge is None else outgrown(edge)
-        if edge is None or weight is None:
+        found = None if leaf.edge is None else outgrown(leaf.edge)
+        if found is None:
             continue
-        node, born = origin(edge), ""
-        if isinstance(node, Node) and node.step is not None:
+        (node, weight), born = found, ""
+        if node.step is not None:
             born = f" at step {node.step}" + (f" of {node.step.loop}" if node.step.loop else "")
         raise GradientError(
             f"scan: {structure.paths('state')[i]} was computed{born} with a "

@@ -92,6 +92,8 @@ def scan(
         refuse_outgrown(loop.state)
         if truncation is not None:
             loop.follow(truncation.schedule(loop.time))
+        if plan is not None:
+            plan.check(loop.time)
         return loop.stacked(*loop.run(plan, return_states), return_states)
 
 
@@ -107,6 +109,11 @@ class Loop:
     def __init__(
         self, cell: Any, xs: Any, state: Any, *, lengths: Any = None, reverse: bool = False
     ) -> None:
+        if not callable(cell) or isinstance(cell, type):
+            raise DtypeError(
+                f"scan: cell is {cell!r}; expected a cell, or a function (x, state) -> (output, "
+                "state)"
+            )
         self.cell, self.name = cell, getattr(cell, "__name__", None) or type(cell).__name__
         leaves, self.inputs = tree.flatten(xs)
         paths = self.inputs.paths("xs")
@@ -133,6 +140,7 @@ class Loop:
     def follow(self, schedule: Schedule) -> None:
         """Set gates at the steps' boundaries."""
         self.schedule = schedule
+        schedule.check(self.time)
         if schedule.reach is not None:
             self.marks = tuple([_Mark(t) for t in range(self.time)])
 
@@ -284,19 +292,21 @@ class Loop:
             outputs, states, last = f()
             widths[:] = [len(outputs[0]), len(states[0]) if states else 0]
             leaves = self.carried.structure.leaves(last)
-            return [x for rows in (outputs, states) for row in rows for x in row] + leaves
+            # States first, so that the last ones are a step's outputs and the state after it.
+            return [x for rows in (states, outputs) for row in rows for x in row] + leaves
 
         keeps = self.carried.structure.leaves(state)
+        compare = len(keeps) + (len(self.produced.looks) if self.produced else 0)
         results, node = region(
-            flat, f"{self.name} over {steps} steps", keeps=keeps, witnesses=len(keeps), **options
+            flat, f"{self.name} over {steps} steps", keeps=keeps, compare=compare, **options
         )
         if node is not None:
             self._regions.add(node)
         a, b = widths
-        outputs = [results[i * a : (i + 1) * a] for i in range(steps)]
-        rest = results[steps * a :]
-        states = [rest[i * b : (i + 1) * b] for i in range(steps)] if b else []
-        return outputs, states, self.carried.structure.unflatten(rest[steps * b :])
+        states = [results[i * b : (i + 1) * b] for i in range(steps)] if b else []
+        rest = results[steps * b :]
+        outputs = [rest[i * a : (i + 1) * a] for i in range(steps)]
+        return outputs, states, self.carried.structure.unflatten(rest[steps * a :])
 
     def _sweeps(self, with_states: bool) -> list[Sweep]:
         """The walks back: each from the losses that reach to the same step."""
@@ -307,9 +317,9 @@ class Loop:
         found: dict[int, list[int]] = {}
         for t, reach in enumerate(self.schedule.reach):
             starts = found.setdefault(reach, [])
-            starts.extend(range(t * a, (t + 1) * a))
-            first = n * a + t * b
-            starts.extend(range(first, first + b) if with_states else ())
+            starts.extend(range(t * b, (t + 1) * b) if with_states else ())
+            first = (n * b if with_states else 0) + t * a
+            starts.extend(range(first, first + a))
         end = n * a + (n * b if with_states else 0)
         found[self.schedule.reach[-1]].extend(range(end, end + b))  # the last state
         return [

@@ -8,6 +8,7 @@ from typing import Any
 from tinygradrnn.errors import DtypeError, ShapeError
 from tinygradrnn.ops.compare import zeros_like
 from tinygradrnn.ops.elementwise import where
+from tinygradrnn.ops.gates import hold
 from tinygradrnn.ops.shape import unstack
 from tinygradrnn.scan.contract import Contract
 from tinygradrnn.tensor import Tensor
@@ -24,7 +25,10 @@ class Lengths:
     def __init__(self, lengths: Any, columns: Sequence[Tensor], paths: Sequence[str]) -> None:
         import numpy
 
-        host = lengths.numpy() if isinstance(lengths, Tensor) else numpy.asarray(lengths)
+        try:
+            host = lengths.numpy() if isinstance(lengths, Tensor) else numpy.asarray(lengths)
+        except ValueError:
+            raise ShapeError(f"scan: lengths are {lengths!r}; expected (batch,) integers") from None
         if host.dtype.kind not in "iu":
             raise DtypeError(f"scan: lengths are {host.dtype}; expected integers")
         for x, path in zip(columns, paths, strict=True):
@@ -67,6 +71,9 @@ class Lengths:
                 )
             if leaf.ndim not in self._rows:
                 self._rows[leaf.ndim] = unstack(self._fit(leaf.ndim))
-            other = zeros_like(leaf) if others is None else others[i]
-            chosen.append(where(self._rows[leaf.ndim][t], leaf, other))
+            going = self._rows[leaf.ndim][t]
+            if others is None:
+                chosen.append(where(going, leaf, zeros_like(leaf)))
+            else:
+                chosen.append(hold(leaf, others[i], going))
         return chosen

@@ -83,7 +83,7 @@ class Checkpoint:
         self.spec = spec
         self.report: Report | None = None
         self._bytes = self._segments = None
-        if spec == "sqrt":
+        if isinstance(spec, str) and spec == "sqrt":
             return
         if isinstance(spec, int) and not isinstance(spec, bool) and spec >= 1:
             self._segments = spec
@@ -96,10 +96,10 @@ class Checkpoint:
             )
         self._bytes = float(found[1]) * _UNITS[found[2].upper()]
 
-    @property
-    def needs_step_bytes(self) -> bool:
-        """Whether the division depends on what a step saves."""
-        return self._bytes is not None
+    def check(self, steps: int) -> None:
+        """Raise a ShapeError if a loop has fewer steps than there are to be segments."""
+        if self._segments is not None and self._segments > steps:
+            raise ShapeError(f"checkpoint={self.spec!r}: there are only {steps} steps")
 
     def divide(self, steps: int, state: int, step: int, first: int) -> Report:
         """Choose the division of a loop.
@@ -111,8 +111,6 @@ class Checkpoint:
             first: Bytes that the first steps saved, with the weights, and that stay.
         """
         if self._segments is not None:
-            if self._segments > steps:
-                raise ShapeError(f"checkpoint={self.spec!r}: there are only {steps} steps")
             parts: tuple[int, ...] = (self._segments,)
         elif self._bytes is None:
             parts = (max(1, round(math.sqrt(steps))),)

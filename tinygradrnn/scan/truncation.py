@@ -9,13 +9,14 @@ order in which they run.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from tinygradrnn.backend import current_backend
-from tinygradrnn.errors import ShapeError
+from tinygradrnn.errors import DtypeError, ShapeError
 from tinygradrnn.random import Generator
 
 
@@ -35,9 +36,31 @@ class Schedule:
     max_norm: float | None = None
     max_value: float | None = None
 
+    def check(self, steps: int) -> None:
+        """Raise a ShapeError if this is no schedule for so many steps."""
+        found = len(self.gates), len(self.reach or self.gates)
+        if found != (steps, steps):
+            raise ShapeError(
+                f"Schedule: {found[0]} gates, {found[1]} reaches; expected one of each of {steps} "
+                "steps"
+            )
+        for t, factor in enumerate(self.gates):
+            if not isinstance(factor, (int, float)) or not math.isfinite(factor):
+                raise ShapeError(f"Schedule: gates[{t}] is {factor!r}; expected a finite number")
+        for t, reach in enumerate(self.reach or ()):
+            if not isinstance(reach, int) or not 0 <= reach <= t:
+                raise ShapeError(f"Schedule: reach[{t}] is {reach!r}; expected 0 to {t}")
+
     def mask(self) -> Any:
-        """The weight of each step in the gradient of each step's loss: see `Truncation.mask`."""
+        """The weight of each step in the gradient of each step's loss: see `Truncation.mask`.
+
+        Raises:
+            ShapeError: There is clipping, which is not linear, so that no weights stand for it.
+        """
         import numpy
+
+        if self.max_norm is not None or self.max_value is not None:
+            raise ShapeError("Clip: how much is clipped depends on the cotangents; it has no mask")
 
         steps = len(self.gates)
         weights = numpy.zeros((steps, steps))
@@ -71,7 +94,7 @@ class Truncation(ABC):
         Entry ``[s, i]`` is the weight of step i, of what its parameters and its input did to the
         state, in the gradient of the loss at step s. Zero for ``i > s``.
         """
-        return self.schedule(steps).mask()
+        return self.schedule(_count("mask: steps", steps)).mask()
 
 
 def _count(name: str, value: Any) -> int:
@@ -215,6 +238,8 @@ class Random(Truncation):
         self.p = p
         if not callable(p):
             _probability(p)
+        if not (rng is None or isinstance(rng, (int, Generator))):
+            raise DtypeError(f"Random: rng is {rng!r}; expected a seed, or backend.rng(seed)")
         self.rng = rng if isinstance(rng, Generator) else current_backend().rng(rng)
 
     @classmethod
@@ -232,8 +257,8 @@ class Random(Truncation):
         >>> tgr.bptt.Random.power_law(16, rng=0).mask(4).shape
         (4, 4)
         """
-        if not alpha > 1 or not length > 1:
-            raise ShapeError(f"Random: length={length}, alpha={alpha}; expected both above 1")
+        if not (_is_number(alpha) and _is_number(length)) or not (alpha > 1 and length > 1):
+            raise ShapeError(f"Random: length={length!r}, alpha={alpha!r}; expected both above 1")
         return cls(lambda d: alpha / ((alpha - 1) * length + d), rng=rng)
 
     def schedule(self, steps: int) -> Schedule:
@@ -254,8 +279,12 @@ class Random(Truncation):
         return f"Random({self.p!r})"
 
 
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (int, float)) and not isinstance(x, bool)
+
+
 def _probability(c: Any) -> float:
-    if not 0 <= c < 1:
+    if not _is_number(c) or not 0 <= c < 1:
         raise ShapeError(f"Random: a probability of {c!r}; expected at least 0 and below 1")
     return float(c)
 
@@ -289,7 +318,9 @@ class Clip(Truncation):
 
     def __post_init__(self) -> None:
         limits = [x for x in (self.max_norm, self.max_value) if x is not None]
-        if not limits or not all(x > 0 for x in limits):
+        if not isinstance(self.plan, Truncation) or isinstance(self.plan, Clip):
+            raise DtypeError(f"Clip: plan is {self.plan!r}; expected another plan, and no Clip")
+        if not limits or not all(_is_number(x) and x > 0 for x in limits):
             raise ShapeError(
                 f"Clip: max_norm={self.max_norm!r}, max_value={self.max_value!r}; expected one or "
                 "both to be positive numbers"
@@ -299,7 +330,3 @@ class Clip(Truncation):
         """The other plan's, with the limits."""
         inner = self.plan.schedule(steps)
         return Schedule(inner.gates, inner.reach, self.max_norm, self.max_value)
-
-    def mask(self, steps: int) -> Any:
-        """Clipping is not linear, so no weights stand for it."""
-        raise ShapeError("Clip: how much is clipped depends on the cotangents; it has no mask")

@@ -218,6 +218,8 @@ def cases() -> list[Case]:
     case("gate", "", lambda x: tgr.gate(x), draw(2, 3))
     case("clip_cotangent", "norm", call("clip_cotangent", max_norm=1e3), draw(2, 3))
     case("clip_cotangent", "value", call("clip_cotangent", max_value=1e3), draw(2, 3))
+    case("hold", "", lambda x, y: tgr.hold(x, y, tgr.equal(x, x)), *two(draw))
+    case("hold", "some", lambda x, y: tgr.hold(x, y, tgr.tensor([[True], [False]])), *two(draw))
     case("trajectory", "", lambda x, y: tgr.trajectory([x, y, x]), *two(draw))
     case("unstack", "one used", lambda x: tgr.unstack(x)[1] * 2, draw(3, 2))
     case("split", "equal parts", call("split", sections=2, axis=-1), draw(2, 4))

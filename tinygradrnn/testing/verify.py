@@ -13,7 +13,7 @@ import tinygradrnn as tgr
 from tinygradrnn import bptt, tree
 from tinygradrnn.bptt.jacobians import parameters_of
 from tinygradrnn.convert import kind_of
-from tinygradrnn.errors import GradcheckError, ShapeError
+from tinygradrnn.errors import DtypeError, GradcheckError, ShapeError
 from tinygradrnn.random import noted_draws, repeated_draws
 from tinygradrnn.tape import Leaf
 from tinygradrnn.tensor import Tensor
@@ -62,7 +62,8 @@ def verify_cell(
     By back-propagation through time on the tape; by real-time recurrent learning
     (:func:`tgr.bptt.rtrl <tinygradrnn.bptt.rtrl>`); by the closed form, a sum over products of step
     Jacobians (:func:`tgr.bptt.closed_form <tinygradrnn.bptt.closed_form>`); and by central
-    differences. With respect to all parameters and the first state. In float64:
+    differences. With respect to all parameters and the first state; and with respect to xs, for
+    which only BPTT and differences are compared. In float64:
     parameters of less precision are more precise while this runs, and as before afterwards.
 
     Args:
@@ -70,49 +71,75 @@ def verify_cell(
             alike each time.
         xs: Inputs ``(time, batch, ...)``; by default random ones of the cell's ``input_size``.
         state: The first state; by default the cell's own, moved a little at random.
-        loss: ``loss(output, t)``; by default random weights on the outputs and their squares.
+        loss: ``loss(output, t)``; by default random weights on all elements of the outputs and of
+            the states of all steps, and on their squares.
         parameters: By what to differentiate; by default all parameters of the cell.
         time: Steps of the default inputs.
         batch: Sequences of the default inputs.
         seed: Of what is drawn by default.
         rtol: The largest relative difference between the first three.
-        options: For :func:`tinygradrnn.scan`, such as ``lengths`` or ``reverse``.
+        options: ``lengths``, ``reverse``, ``checkpoint`` or ``mode``, as for
+            :func:`tinygradrnn.scan`.
 
     Raises:
         GradcheckError: Two ways disagree; names them and the parameter.
         ShapeError: There is no `xs`, and no ``input_size`` to make it from.
+        DtypeError: Another option.
 
     >>> print(tgr.testing.verify_cell(tgr.nn.GRUCell(2, 3), time=5).elements)
-    69
+    89
     """
+    unknown = options.keys() - {"lengths", "reverse", "checkpoint", "mode"}
+    if unknown:
+        raise DtypeError(
+            f"verify_cell: unexpected {', '.join(sorted(unknown))}; expected lengths, reverse, "
+            "checkpoint or mode (under a truncation BPTT is another gradient on purpose)"
+        )
     rng = np.random.default_rng(seed)
     weights = parameters_of(cell, parameters, "verify_cell")
     shared = {k: options[k] for k in ("lengths", "reverse") if k in options}
-    with _in_float64(weights):
-        inputs = _inputs(cell, xs, time, batch, rng)
-        first, structure = tree.flatten(_first_state(cell, inputs, state, rng))
-        first = [_float64(leaf, requires_grad=True) for leaf in first]
-        moving = [leaf for leaf in first if leaf.requires_grad]
-        measure = loss or _Projection(rng)
+    measure = loss or _Projection(rng)
 
-        draws: dict[Any, Any] = {}
+    def watched(x: Any, state: Any) -> Any:
+        output, state = cell(x, state)  # the state is part of what the loss sees, too
+        return (output, state), state
+
+    def total_of(outputs: Any, steps: int) -> Tensor:
+        total = tgr.zeros((), "float64")
+        for t in range(steps):
+            value = loss_at(tree.map(lambda o, t=t: o[t], outputs), t)
+            total = total if value is None else total + value
+        return total
+
+    def loss_at(output: Any, t: int) -> Any:
+        return measure(output, t) if loss is None else measure(output[0], t)
+
+    with _in_float64(weights):
+        inputs = tree.map(
+            lambda x: _float64(x, requires_grad=True), _inputs(cell, xs, time, batch, rng)
+        )
+        columns = [x for x in tree.flatten(inputs)[0] if x.requires_grad]
+        steps, size = tree.flatten(inputs)[0][0].shape[0], tree.flatten(inputs)[0][0].shape[1:2]
+        with noted_draws() as begun:
+            offsets, structure = tree.flatten(_offsets(cell, state, size, rng))
+        moving = [leaf for leaf in offsets if leaf.requires_grad]
+        wanted = [*weights, *moving, *columns]
+
+        def begin() -> Any:
+            """The first state: given, or the cell's own and moved a little."""
+            with repeated_draws(begun):
+                return _begin(cell, state, size, structure.unflatten(offsets))
 
         def run(*given: Any) -> Tensor:
-            moved = iter(given[len(weights) :] or moving)
-            leaves = [next(moved) if leaf.requires_grad else leaf for leaf in first]
-            with _standing_for(weights, given[: len(weights)] or weights), repeated_draws(draws):
-                outputs, _last = tgr.scan(cell, inputs, structure.unflatten(leaves), **options)
-            total = tgr.zeros((), "float64")
-            for t in range(tree.flatten(inputs)[0][0].shape[0]):
-                value = measure(tree.map(lambda o, t=t: o[t], outputs), t)
-                total = total if value is None else total + value
-            return total
+            with _standing_for(wanted, given or wanted), repeated_draws(draws):
+                outputs, _ = tgr.scan(watched, inputs, begin(), **options)
+                return total_of(outputs, steps)
 
+        draws: dict[Any, Any] = {}
         with noted_draws() as noted:
             total = run()
         draws.update(noted)
-        wanted = [*weights, *moving]
-        found = [None] * len(wanted)
+        found: Any = [None] * len(wanted)
         if total.requires_grad:
             found = tgr.grad(total, wanted, allow_unused=True)
         pairs = zip(wanted, found, strict=True)
@@ -121,18 +148,34 @@ def verify_cell(
         for name, way in (("rtrl", bptt.rtrl), ("closed_form", bptt.closed_form)):
             with repeated_draws(draws):
                 other = way(
-                    cell,
-                    inputs,
-                    structure.unflatten(leaf.detach() for leaf in first),
-                    loss=measure,
-                    parameters=weights,
-                    **shared,
+                    watched, inputs, begin(), loss=loss_at, parameters=[*weights, *moving], **shared
                 )
-            states = [g for g in tree.flatten(other.state)[0] if kind_of(g.dtype) == "f"]
-            theirs = [g.numpy() for g in (*other.parameters, *states)]
-            worst[name] = _compare(name, tape, theirs, wanted, rtol)
+            theirs = [g.numpy() for g in other.parameters]
+            worst[name] = _compare(name, tape[: len(theirs)], theirs, wanted, rtol)
         worst["differences"] = _difference(run, tape, wanted, float(total))
     return Verification(float(total), sum(g.size for g in tape), **worst)
+
+
+def _begin(cell: Any, state: Any, size: tuple[int, ...], offsets: Any) -> Any:
+    made = cell.initial_state(size[0]) if state is None else tree.map(_float64, state)
+    return tree.map(lambda x, d: x + d if kind_of(x.dtype) == "f" else x, made, offsets)
+
+
+def _offsets(cell: Any, state: Any, size: tuple[int, ...], rng: Any) -> Any:
+    """By what the first state is moved: not at all if it is given."""
+    if state is None:
+        if not hasattr(cell, "initial_state"):
+            raise ShapeError("verify_cell: the cell has no initial_state; give the first state")
+        made, width = cell.initial_state(size[0]), 0.3
+    else:
+        made, width = tree.map(_float64, state), 0.0
+
+    def offset(x: Tensor) -> Tensor:
+        if kind_of(x.dtype) != "f":
+            return x
+        return tgr.tensor(width * rng.standard_normal(x.shape), requires_grad=True)
+
+    return tree.map(offset, made)
 
 
 def _difference(
@@ -154,7 +197,7 @@ def _difference(
                 other = tgr.tensor(moved, requires_grad=True, backend=x.backend)
                 ends.append(float(run(*wanted[:i], other, *wanted[i + 1 :])))
             apart = abs((ends[0] - ends[1]) / (2 * step) - g.flat[k])
-            worst = max(worst, apart / (largest or 1.0))
+            worst = max(worst, float(apart / (largest or 1.0)))
             if not apart <= allowed:
                 raise GradcheckError(
                     f"verify_cell: BPTT gives {g.flat[k]:.9g} for {_called(x, i)}"
@@ -176,7 +219,7 @@ def _compare(
     for i, (a, b) in enumerate(zip(tape, other, strict=True)):
         scale = max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0))
         apart = np.abs(a - b).max(initial=0.0) / (scale or 1.0)
-        worst = max(worst, apart)
+        worst = max(worst, float(apart))
         if not apart <= rtol:
             raise GradcheckError(
                 f"verify_cell: BPTT and {name} differ by {apart:.3g} of the largest derivative by "
@@ -205,7 +248,7 @@ class _Projection:
 
 def _inputs(cell: Any, xs: Any, time: int, batch: int, rng: Any) -> Any:
     if xs is not None:
-        return tree.map(lambda x: _float64(x), xs)
+        return tree.map(_float64, xs)
     size = getattr(cell, "input_size", None)
     if not isinstance(size, int):
         raise ShapeError(
@@ -213,21 +256,6 @@ def _inputs(cell: Any, xs: Any, time: int, batch: int, rng: Any) -> Any:
             "shape (time, batch, ...)"
         )
     return tgr.tensor(rng.standard_normal((time, batch, size)))
-
-
-def _first_state(cell: Any, xs: Any, state: Any, rng: Any) -> Any:
-    if state is not None:
-        return state
-    if not hasattr(cell, "initial_state"):
-        raise ShapeError("verify_cell: the cell has no initial_state; give the first state")
-    made = cell.initial_state(tree.flatten(xs)[0][0].shape[1])
-
-    def moved(x: Tensor) -> Any:
-        if kind_of(x.dtype) != "f":
-            return x
-        return tgr.tensor(x.numpy() + 0.3 * rng.standard_normal(x.shape))
-
-    return tree.map(moved, made)
 
 
 def _float64(x: Any, requires_grad: bool = False) -> Tensor:
