@@ -143,7 +143,7 @@ from tinygradrnn.tensor import Tensor, from_dlpack, tensor, transfer
 
 __version__ = "0.1.0"
 
-_LAZY = ("bptt", "data", "io", "nn", "optim", "testing", "tree")
+_LAZY = ("bptt", "data", "io", "nn", "onnx", "optim", "testing", "tree")
 
 
 def __getattr__(name: str) -> ModuleType:

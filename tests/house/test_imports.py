@@ -37,6 +37,7 @@ ROOMS = """
     nn
     optim
     io data baselines
+    onnx
     charmodel
     run
     train
@@ -55,7 +56,7 @@ EXCEPTIONS = {
 }
 
 CORE = {room for room, rank in RANK.items() if rank < RANK["io"]}
-THIRD_PARTY = {"numpy", "safetensors", "tqdm", "matplotlib"}
+THIRD_PARTY = {"numpy", "safetensors", "tqdm", "matplotlib", "onnx"}
 
 
 class Import(NamedTuple):

@@ -16,7 +16,7 @@ from tinygradrnn.nn.lstm_variants import (
 from tinygradrnn.nn.module import LoadResult, Module
 from tinygradrnn.nn.parallel_cells import MinGRUCell, MinLSTMCell
 from tinygradrnn.nn.parameter import Parameter
-from tinygradrnn.nn.recurrent import GRU, LSTM, RNN
+from tinygradrnn.nn.recurrent import GRU, LSTM, RNN, RecurrentLayer
 from tinygradrnn.nn.regularised import (
     RecurrentDropout,
     VariationalDropout,
@@ -63,6 +63,7 @@ __all__ = [
     "PeepholeLSTMCell",
     "RNNCell",
     "RecurrentDropout",
+    "RecurrentLayer",
     "Residual",
     "Stacked",
     "VariationalDropout",

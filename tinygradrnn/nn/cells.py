@@ -100,7 +100,7 @@ class GatedCell(Cell):
         """``x @ weight_ih.T + bias_ih`` and ``h @ weight_hh.T + bias_hh``.
 
         Raises:
-            ShapeError: `x` or `h` has another last size than the cell, or they do not go together.
+            ShapeError: `x` or h has another last size than the cell, or they do not go together.
             DtypeError: `h` is no Tensor.
         """
         if not hasattr(h, "shape"):

@@ -142,6 +142,17 @@ class RecurrentLayer(Module):
 
     # ---------------------------------------------------------------------------------- its parts
 
+    def cell(self, layer: int = 0, reverse: bool = False) -> GatedCell:
+        """The cell that runs one layer one way, with the layer's own parameters.
+
+        Raises:
+            ShapeError: There is no such layer or direction.
+        """
+        place = f"l{layer}_reverse" if reverse else f"l{layer}"
+        if not 0 <= layer < self.num_layers or place not in self._places(layer):
+            raise ShapeError(f"{type(self).__name__}: cell({layer}, reverse={reverse}); not there")
+        return self._cell(layer, place)
+
     def _places(self, layer: int) -> list[str]:
         """What the names of a layer's parameters end with, for each direction."""
         return [f"l{layer}", f"l{layer}_reverse"][: 1 + self.bidirectional]
@@ -222,7 +233,7 @@ class RNN(RecurrentLayer):
     """Layers of :class:`RNNCell`, ``h' = tanh(W_ih x + b_ih + W_hh h + b_hh)`` (Elman 1990).
 
     Shapes: x ``(time, batch, input_size)``, output ``(time, batch, directions * hidden_size)``,
-    state ``(num_layers * directions, batch, hidden_size)``; more in :meth:`forward`. As in PyTorch
+    state ``(num_layers * directions, batch, hidden_size)``; more in ``forward``. As in PyTorch
     `batch_first` applies to x and the output, not to states.
 
     Args:
@@ -287,7 +298,7 @@ class GRU(RecurrentLayer):
     """Layers of :class:`GRUCell`, the gated recurrent unit (Cho et al. 2014).
 
     Shapes: x ``(time, batch, input_size)``, output ``(time, batch, directions * hidden_size)``,
-    state ``(num_layers * directions, batch, hidden_size)``; more in :meth:`forward`. As in PyTorch
+    state ``(num_layers * directions, batch, hidden_size)``; more in ``forward``. As in PyTorch
     `batch_first` applies to x and the output, not to states.
 
     Args:
@@ -311,7 +322,7 @@ class LSTM(RecurrentLayer):
 
     Shapes: x ``(time, batch, input_size)``, output ``(time, batch, directions * size)``, state h
     ``(num_layers * directions, batch, size)`` and c ``(num_layers * directions, batch,
-    hidden_size)``, where size is `proj_size` if given, else `hidden_size`; more in :meth:`forward`.
+    hidden_size)``, where size is `proj_size` if given, else `hidden_size`; more in ``forward``.
     As in PyTorch `batch_first` applies to x and the output, not to states. A plain tuple ``(h, c)``
     may be given for the state; an :class:`LSTMState` is returned.
 

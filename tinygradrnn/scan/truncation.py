@@ -28,7 +28,7 @@ class Schedule:
         gates: For each step the factor of the cotangent of the state that enters it.
         reach: For each step the first step that its loss reaches back to; None if all reach as far
             as the gates let them.
-        max_norm, max_value: The limits of :func:`~tinygradrnn.clip_cotangent` at each step.
+        max_norm, max_value: The limits of ``tgr.clip_cotangent`` at each step.
     """
 
     gates: tuple[float, ...]
