@@ -86,7 +86,7 @@ class GatedCell(Cell):
 
     @property
     def output_size(self) -> int:
-        """The size of h: `proj_size` where h is projected, else `hidden_size`."""
+        """The size of h, which is `proj_size` if h is projected and else `hidden_size`."""
         return self.proj_size or self.hidden_size
 
     def initial_state(self, batch_size: int) -> Any:
