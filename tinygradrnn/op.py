@@ -300,16 +300,21 @@ class Op(_Callable[P]):
         node = Node(recipe, tuple(edges), saved, params, shapes, dtypes, backend, step)
         return tuple([tensor_type(o, backend, Output(node, i)) for i, o in enumerate(outs)])
 
-    def _tried(
-        self, out: Any, edges: Sequence[Any], trial: Trial, backend: Backend
-    ) -> Value | tuple[Value, ...]:
+    def _tried(self, out: Any, edges: Sequence[Edge | None], trial: Trial, backend: Backend) -> Any:
         """The result in a trial run: on no tape, but marked as one that would be."""
-        trial.note(edges)
-        place = cast("Edge", trial)  # nowhere but in regions does it meet anyone who looks
+        for edge in edges:
+            if edge is not None and edge is not trial:
+                trial.used[edge] = None
+        place = trial.place
         if self.many:
-            return tuple([tensor_type(backend.xp.asarray(o), backend, place) for o in out])
-        place = None if self.casts and kind_of(out.dtype) != "f" else place
-        return tensor_type(backend.xp.asarray(out), backend, place)
+            return tuple(
+                [tensor_type(o if o.shape else backend.xp.asarray(o), backend, place) for o in out]
+            )
+        if not out.shape:
+            out = backend.xp.asarray(out)
+        return tensor_type(
+            out, backend, None if self.casts and kind_of(out.dtype) != "f" else place
+        )
 
     def _forward_on(self, backend: Backend) -> Callable[..., Any]:
         xp = namespace(backend)  # made in any case: the walk back relies on it
@@ -408,9 +413,12 @@ class Unary(Op[P]):
         if not shape:
             out = backend.xp.asarray(out)
         if edge is None or not recording.enabled or not self.differentiable:
-            if edge is not None and recording.trial is not None and self.differentiable:
-                return self._tried(out, (edge,), recording.trial, backend)
-            return tensor_type(out, backend)
+            trial = recording.trial
+            if trial is None or edge is None or not self.differentiable:
+                return tensor_type(out, backend)
+            if edge is not trial:
+                trial.used[edge] = None
+            return tensor_type(out, backend, trial.place)
         recipe = self._recipes.get(1) or self._recipe(1)
         saved = recipe.keep(out, array)
         step = recording.step
@@ -460,9 +468,14 @@ class Binary(Op[P]):
             out = backend.xp.asarray(out)
         active = (edge1 is not None) + 2 * (edge2 is not None)
         if not active or not recording.enabled or not self.differentiable:
-            if active and recording.trial is not None and self.differentiable:
-                return self._tried(out, (edge1, edge2), recording.trial, backend)
-            return tensor_type(out, backend)
+            trial = recording.trial
+            if trial is None or not active or not self.differentiable:
+                return tensor_type(out, backend)
+            if edge1 is not None and edge1 is not trial:
+                trial.used[edge1] = None
+            if edge2 is not None and edge2 is not trial:
+                trial.used[edge2] = None
+            return tensor_type(out, backend, trial.place)
         recipe = self._recipes.get(active) or self._recipe(active)
         saved = recipe.keep(out, a, b)
         step = recording.step
