@@ -71,6 +71,19 @@ def test_four_ways_for_an_attention_over_a_memory() -> None:
     assert found.elements == 6 + 8 + 4 + 24  # w, memory, first state, xs
 
 
+def test_four_ways_for_the_attention_cell() -> None:
+    attention = nn.AttentionCell(nn.LSTMCell(2 + 3, 3), memory_size=3, attention_size=2)
+    memory = tgr.tensor(np.random.default_rng(0).standard_normal((4, 2, 3)), requires_grad=True)
+
+    def cell(x: Any, state: Any) -> Any:
+        return attention.over(memory, lengths=[4, 2])(x, state)  # anew, with the weights of now
+
+    first = nn.LSTMState(*np.random.default_rng(1).standard_normal((2, 2, 3)))
+    xs = np.random.default_rng(2).standard_normal((4, 2, 2))
+    found = verify_cell(cell, xs, first, parameters=[*attention.parameters(), memory])
+    assert found.elements > 100
+
+
 def test_a_wrong_rule_is_caught() -> None:
     if "crooked" not in tgr.registry:
 
