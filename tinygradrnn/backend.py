@@ -21,6 +21,7 @@ from tinygradrnn.errors import BackendError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from tinygradrnn.loop import Body, Runner
     from tinygradrnn.random import Generator
 
 Array = Any
@@ -43,6 +44,8 @@ class Backend(ABC):
             ``f(*arrays, **parameters)``. Never a gradient.
         checks_indices: Whether ``xp.take`` and ``xp.take_along_axis`` raise on an index out of
             range by themselves. Where they do not, the library checks first.
+        fuses: Whether in its compiled loops passes over elements cost next to nothing, so that
+            they are best done there.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Backend(ABC):
     device: str
     overrides: ClassVar[Mapping[str, Callable[..., Array]]] = {}
     checks_indices: ClassVar[bool] = False
+    fuses: ClassVar[bool] = False
     namespace: Any = None  # what forward functions see as ``xp``: made of this by op.py, once
 
     @abstractmethod
@@ -71,6 +75,14 @@ class Backend(ABC):
         `indices` is one-dimensional and within range (the library has checked, and negative
         indices have been resolved); `updates` has shape ``(len(indices), *x.shape[1:])``.
         """
+
+    def compile_loop(self, body: Body) -> Runner | None:
+        """Make a function that runs a loop's body over time; None if there is no way.
+
+        What makes a scan compiled on this backend. By default there is none, and cells run eagerly.
+        See :mod:`tinygradrnn.loop`.
+        """
+        return None
 
     def synchronize(self) -> None:
         """Wait until the device has finished all work. A host backend has nothing to wait for."""

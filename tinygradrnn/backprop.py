@@ -143,7 +143,7 @@ class _Walk:
                     continue
                 places = (Output(cast("Node", node), i) for i in range(len(slots)))
                 found.update((o, x) for o, x in zip(places, slots, strict=True) if o in targets)
-                if type(node) is Region:
+                if isinstance(node, Region):
                     self.through(node, slots, useful, stop)
                     continue
                 g = _complete(slots, cast("Node", node), create_graph)
@@ -213,6 +213,17 @@ class _Walk:
                 "own, and such a gradient is no function to differentiate again; use bptt.Full, "
                 "Chunk or Random for gradients of gradients"
             )
+        if not self.create_graph:
+            direct = region.shares(slots, set(inner))
+            if direct is not None:
+                shares, gradients = direct
+                self.found.update((inner[i], g) for i, g in gradients.items())
+                for edge, share in zip(region.inputs, shares, strict=True):
+                    if edge is not None and share is not None:
+                        self.cotangents.add(edge, share)
+                if not self.retain:
+                    region.free()
+                return
         since, edges = region.edges()
         inner = {edge: place for i, place in inner.items() if (edge := edges[i]) is not None}
         outer = self.targets, self.ends, self.retain
@@ -281,7 +292,7 @@ class Cotangents:
         cast("set[Any]", self.owned).difference_update((node, i) for i in range(len(found)))
         if all(g is None for g in found):
             return None
-        if type(node) is Region:  # which reduces them where a flat tape would
+        if isinstance(node, Region):  # which reduces them where a flat tape would
             return found
         for i, (g, shape, dtype) in enumerate(zip(found, node.shape, node.dtype, strict=True)):
             if g is not None and (g.shape != shape or g.dtype is not dtype):

@@ -48,6 +48,9 @@ P = ParamSpec("P")
 tensor_type: type[Value] = Value
 """The class of results. tensor.py, which builds on the operations, puts Tensor here."""
 
+traces = 0
+"""In how many threads a step is being traced just now; when it is 0 operations need not look."""
+
 _PLAIN = frozenset({int, float, type(None)})
 _NO_PARAMS: dict[str, Any] = {}
 _EMPTY = id(inspect.Parameter.empty)
@@ -171,6 +174,8 @@ class Op(_Callable[P]):
         promotes: Whether its arrays must be numbers of one kind (arithmetic).
         casts: Whether its result may be of a kind that has no gradient (``astype``).
         moves: Whether its result is on another backend, named by ``target`` (``transfer``).
+        elementwise: Whether each element of the result comes from one element of each array, so
+            that more axes in front change nothing.
         contracts: The matrix argument (a weight) whose rule sums over all rows of the others, so
             that its share for the rows of many steps put end to end is the sum of their shares.
     """
@@ -185,12 +190,13 @@ class Op(_Callable[P]):
         promotes: bool = False,
         casts: bool = False,
         moves: bool = False,
+        elementwise: bool = False,
         contracts: str = "",
     ) -> None:
         super().__init__(forward)
         self.differentiable, self.variadic, self.many = differentiable, variadic, many
         self.promotes, self.casts, self.moves = promotes, casts, moves
-        self.contracts = contracts
+        self.elementwise, self.contracts = elementwise, contracts
         self.rules: dict[str, Rule] = {}
         self.together: Rule | None = None
         self._forwards: dict[Backend, Callable[..., Any]] = {}
@@ -213,6 +219,8 @@ class Op(_Callable[P]):
         """Compute, and record if a gradient is asked for."""
         if self.statics or params or len(args) != len(self.arrays):
             args, params = self.bind(args, params)  # type: ignore[assignment]
+        if traces and recording.trace is not None:
+            args = recording.trace.admit(self, args)
         return self._run(cast("tuple[Any, ...]", args), cast("dict[str, Any]", params))
 
     def _run(self, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
@@ -398,7 +406,7 @@ class Unary(Op[P]):
         self, x: Any = _MISSING, /, *more: Any, **params: Any
     ) -> Any:
         """Compute, and record if a gradient is asked for."""
-        if more or params or not isinstance(x, Value):
+        if more or params or not isinstance(x, Value) or traces:
             given = () if x is _MISSING else (x,)
             return cast("Any", super()).__call__(*given, *more, **params)
         backend = x.backend
@@ -433,7 +441,7 @@ class Binary(Op[P]):
         self, x1: Any = _MISSING, x2: Any = _MISSING, /, *more: Any, **params: Any
     ) -> Any:
         """Compute, and record if a gradient is asked for."""
-        if x2 is _MISSING or more or params:
+        if x2 is _MISSING or more or params or traces:
             given = [x for x in (x1, x2) if x is not _MISSING]
             return cast("Any", super()).__call__(*given, *more, **params)
         if isinstance(x1, Value):
@@ -489,6 +497,8 @@ class Composite(_Callable[P]):
     def __call__(self, *args: P.args, **params: P.kwargs) -> Any:
         """Compute, and record if a gradient is asked for."""
         arrays, statics = self.bind(args, params)
+        if traces and recording.trace is not None:
+            arrays = recording.trace.admit(self, arrays)
         backend = next((a.backend for a in arrays if isinstance(a, Value)), None)
         backend = backend or current_backend()
         values = [self.admit(a, i, backend, arrays) for i, a in enumerate(arrays)]

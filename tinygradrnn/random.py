@@ -10,6 +10,7 @@ from typing import Any
 
 from tinygradrnn.backend import Array, Backend
 from tinygradrnn.errors import ShapeError
+from tinygradrnn.tape import recording
 
 
 class _Notes(threading.local):
@@ -81,6 +82,8 @@ class Generator:
     @property
     def _source(self) -> Any:
         """The host's generator, about to be drawn from."""
+        if recording.trace is not None:  # before anything is drawn: eagerly it will be drawn again
+            raise recording.trace.refuse("it draws random numbers")
         for notes in _notes.open:
             if self._host not in notes:
                 notes[self._host] = self._host.bit_generator.state

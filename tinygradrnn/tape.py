@@ -29,6 +29,7 @@ class Recording(threading.local):
     enabled: bool = True
     step: StepMark | None = None
     trial: Trial | None = None
+    trace: Any = None  # what takes note of every operation while a step is traced (scan/trace.py)
 
 
 recording = Recording()

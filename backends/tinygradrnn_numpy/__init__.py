@@ -11,6 +11,8 @@ import numpy as np
 
 from tinygradrnn.backend import Backend
 from tinygradrnn.errors import BackendError
+from tinygradrnn.loop import Body, Runner
+from tinygradrnn_numpy.loops import compile_loop
 
 _halves = {np.dtype(t): np.asarray(0.5, t) for t in (np.float32, np.float64)}
 
@@ -71,6 +73,9 @@ class NumpyBackend(Backend):
         starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
         out[ordered[starts]] += np.add.reduceat(updates[order], starts, axis=0)
         return out
+
+    def compile_loop(self, body: Body) -> Runner | None:
+        return compile_loop(body)
 
     def quiet(self) -> AbstractContextManager[Any]:
         return np.errstate(all="ignore")

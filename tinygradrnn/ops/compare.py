@@ -7,9 +7,10 @@ from typing import Any
 from tinygradrnn.op import op
 
 plain = op(differentiable=False)
+each = op(differentiable=False, elementwise=True)
 
 
-@plain
+@each
 def equal(xp: Any, x1: Any, x2: Any, /) -> Any:
     """Whether ``x1 == x2``, element by element.
 
@@ -19,7 +20,7 @@ def equal(xp: Any, x1: Any, x2: Any, /) -> Any:
     return x1 == x2
 
 
-@plain
+@each
 def not_equal(xp: Any, x1: Any, x2: Any, /) -> Any:
     """Whether ``x1 != x2``, element by element.
 
@@ -29,7 +30,7 @@ def not_equal(xp: Any, x1: Any, x2: Any, /) -> Any:
     return x1 != x2
 
 
-@plain
+@each
 def less(xp: Any, x1: Any, x2: Any, /) -> Any:
     """Whether ``x1 < x2``, element by element.
 
@@ -39,7 +40,7 @@ def less(xp: Any, x1: Any, x2: Any, /) -> Any:
     return x1 < x2
 
 
-@plain
+@each
 def less_equal(xp: Any, x1: Any, x2: Any, /) -> Any:
     """Whether ``x1 <= x2``, element by element.
 
@@ -49,7 +50,7 @@ def less_equal(xp: Any, x1: Any, x2: Any, /) -> Any:
     return x1 <= x2
 
 
-@plain
+@each
 def greater(xp: Any, x1: Any, x2: Any, /) -> Any:
     """Whether ``x1 > x2``, element by element.
 
@@ -59,7 +60,7 @@ def greater(xp: Any, x1: Any, x2: Any, /) -> Any:
     return x1 > x2
 
 
-@plain
+@each
 def greater_equal(xp: Any, x1: Any, x2: Any, /) -> Any:
     """Whether ``x1 >= x2``, element by element.
 
@@ -69,7 +70,7 @@ def greater_equal(xp: Any, x1: Any, x2: Any, /) -> Any:
     return x1 >= x2
 
 
-@plain
+@each
 def logical_and(xp: Any, x1: Any, x2: Any, /) -> Any:
     """Whether both hold.
 
@@ -79,7 +80,7 @@ def logical_and(xp: Any, x1: Any, x2: Any, /) -> Any:
     return xp.logical_and(x1, x2)
 
 
-@plain
+@each
 def logical_or(xp: Any, x1: Any, x2: Any, /) -> Any:
     """Whether either holds.
 
@@ -89,7 +90,7 @@ def logical_or(xp: Any, x1: Any, x2: Any, /) -> Any:
     return xp.logical_or(x1, x2)
 
 
-@plain
+@each
 def logical_xor(xp: Any, x1: Any, x2: Any, /) -> Any:
     """Whether exactly one holds.
 
@@ -99,7 +100,7 @@ def logical_xor(xp: Any, x1: Any, x2: Any, /) -> Any:
     return xp.logical_xor(x1, x2)
 
 
-@plain
+@each
 def logical_not(xp: Any, x: Any, /) -> Any:
     """Whether it does not hold.
 
@@ -109,7 +110,7 @@ def logical_not(xp: Any, x: Any, /) -> Any:
     return xp.logical_not(x)
 
 
-@plain
+@each
 def isnan(xp: Any, x: Any, /) -> Any:
     """Whether an element is NaN.
 
@@ -119,7 +120,7 @@ def isnan(xp: Any, x: Any, /) -> Any:
     return xp.isnan(x)
 
 
-@plain
+@each
 def isinf(xp: Any, x: Any, /) -> Any:
     """Whether an element is infinite.
 
@@ -129,7 +130,7 @@ def isinf(xp: Any, x: Any, /) -> Any:
     return xp.isinf(x)
 
 
-@plain
+@each
 def isfinite(xp: Any, x: Any, /) -> Any:
     """Whether an element is neither NaN nor infinite.
 
@@ -139,7 +140,7 @@ def isfinite(xp: Any, x: Any, /) -> Any:
     return xp.isfinite(x)
 
 
-@plain
+@each
 def zeros_like(xp: Any, x: Any, /) -> Any:
     """Zeros of the shape, type and device of `x`.
 
@@ -149,7 +150,7 @@ def zeros_like(xp: Any, x: Any, /) -> Any:
     return xp.zeros_like(x)
 
 
-@plain
+@each
 def ones_like(xp: Any, x: Any, /) -> Any:
     """Ones of the shape, type and device of `x`.
 

@@ -13,7 +13,7 @@ from tinygradrnn.op import op
 # ------------------------------------------------------------------------------------ arithmetic
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def add(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The sum ``x1 + x2``.
 
@@ -26,7 +26,7 @@ def add(xp: Any, x1: Any, x2: Any, /) -> Any:
 add.vjp(x1=lambda xp, g: g, x2=lambda xp, g: g)
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def subtract(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The difference ``x1 - x2``.
 
@@ -39,7 +39,7 @@ def subtract(xp: Any, x1: Any, x2: Any, /) -> Any:
 subtract.vjp(x1=lambda xp, g: g, x2=lambda xp, g: -g)
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def multiply(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The product ``x1 * x2``.
 
@@ -52,7 +52,7 @@ def multiply(xp: Any, x1: Any, x2: Any, /) -> Any:
 multiply.vjp(x1=lambda xp, g, x2: g * x2, x2=lambda xp, g, x1: g * x1)
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def divide(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The quotient ``x1 / x2`` of floating-point numbers.
 
@@ -65,7 +65,7 @@ def divide(xp: Any, x1: Any, x2: Any, /) -> Any:
 divide.vjp(x1=lambda xp, g, x2: g / x2, x2=lambda xp, g, x2, out: -g * out / x2)
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def remainder(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The remainder ``x1 % x2``, with the sign of `x2`; its jumps have no gradient.
 
@@ -78,7 +78,7 @@ def remainder(xp: Any, x1: Any, x2: Any, /) -> Any:
 remainder.vjp(x1=lambda xp, g: g, x2=lambda xp, g, x1, x2: -g * xp.floor(x1 / x2))
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def floor_divide(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The quotient ``x1 // x2`` rounded down; piecewise constant, so its gradient is zero.
 
@@ -91,7 +91,7 @@ def floor_divide(xp: Any, x1: Any, x2: Any, /) -> Any:
 floor_divide.vjp(x1=lambda xp, g: xp.zeros_like(g), x2=lambda xp, g: xp.zeros_like(g))
 
 
-@op
+@op(elementwise=True)
 def negative(xp: Any, x: Any, /) -> Any:
     """The negative ``-x``.
 
@@ -104,7 +104,7 @@ def negative(xp: Any, x: Any, /) -> Any:
 negative.vjp(x=lambda xp, g: -g)
 
 
-@op
+@op(elementwise=True)
 def positive(xp: Any, x: Any, /) -> Any:
     """The element itself, ``+x``: an identity that is a node on the tape.
 
@@ -117,7 +117,7 @@ def positive(xp: Any, x: Any, /) -> Any:
 positive.vjp(x=lambda xp, g: g)
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def pow(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The power ``x1 ** x2``.
 
@@ -155,7 +155,7 @@ pow.vjp(x1=_pow_base, x2=_pow_exponent)
 # ------------------------------------------------------------------------------ smooth functions
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def exp(xp: Any, x: Any, /) -> Any:
     """The exponential function.
 
@@ -168,7 +168,7 @@ def exp(xp: Any, x: Any, /) -> Any:
 exp.vjp(x=lambda xp, g, out: g * out)
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def expm1(xp: Any, x: Any, /) -> Any:
     """``exp(x) - 1``, accurate near zero.
 
@@ -181,7 +181,7 @@ def expm1(xp: Any, x: Any, /) -> Any:
 expm1.vjp(x=lambda xp, g, out: g * (out + 1))
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def log(xp: Any, x: Any, /) -> Any:
     """The natural logarithm.
 
@@ -194,7 +194,7 @@ def log(xp: Any, x: Any, /) -> Any:
 log.vjp(x=lambda xp, g, x: g / x)
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def log1p(xp: Any, x: Any, /) -> Any:
     """``log(1 + x)``, accurate near zero.
 
@@ -207,7 +207,7 @@ def log1p(xp: Any, x: Any, /) -> Any:
 log1p.vjp(x=lambda xp, g, x: g / (1 + x))
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def sqrt(xp: Any, x: Any, /) -> Any:
     """The square root; its gradient at 0 is infinite.
 
@@ -220,7 +220,7 @@ def sqrt(xp: Any, x: Any, /) -> Any:
 sqrt.vjp(x=lambda xp, g, out: g / (2 * out))
 
 
-@op
+@op(elementwise=True)
 def square(xp: Any, x: Any, /) -> Any:
     """The square ``x * x``.
 
@@ -233,7 +233,7 @@ def square(xp: Any, x: Any, /) -> Any:
 square.vjp(x=lambda xp, g, x: g * (2 * x))
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def sin(xp: Any, x: Any, /) -> Any:
     """The sine of an angle in radians.
 
@@ -246,7 +246,7 @@ def sin(xp: Any, x: Any, /) -> Any:
 sin.vjp(x=lambda xp, g, x: g * xp.cos(x))
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def cos(xp: Any, x: Any, /) -> Any:
     """The cosine of an angle in radians.
 
@@ -259,7 +259,7 @@ def cos(xp: Any, x: Any, /) -> Any:
 cos.vjp(x=lambda xp, g, x: -g * xp.sin(x))
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def tanh(xp: Any, x: Any, /) -> Any:
     """The hyperbolic tangent.
 
@@ -272,7 +272,7 @@ def tanh(xp: Any, x: Any, /) -> Any:
 tanh.vjp(x=lambda xp, g, out: g - g * out * out)
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def sigmoid(xp: Any, x: Any, /) -> Any:
     """The logistic function ``1 / (1 + exp(-x))``, as ``tanh(x/2)/2 + 1/2``, which cannot overflow.
 
@@ -285,7 +285,7 @@ def sigmoid(xp: Any, x: Any, /) -> Any:
 sigmoid.vjp(x=lambda xp, g, out: g * (out - out * out))
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def softplus(xp: Any, x: Any, /) -> Any:
     """``log(1 + exp(x))``, a smooth relu.
 
@@ -300,7 +300,7 @@ softplus.vjp(x=lambda xp, g, x: g * xp.sigmoid(x))
 _C = math.sqrt(2 / math.pi)
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def gelu(xp: Any, x: Any, /) -> Any:
     """The Gaussian error linear unit, in its tanh form (Hendrycks & Gimpel 2016).
 
@@ -321,7 +321,7 @@ gelu.vjp(x=_gelu_x)
 # ----------------------------------------------------------------------- functions with kinks
 
 
-@op
+@op(elementwise=True)
 def abs(xp: Any, x: Any, /) -> Any:
     """The absolute value; its gradient at 0 is 0.
 
@@ -334,7 +334,7 @@ def abs(xp: Any, x: Any, /) -> Any:
 abs.vjp(x=lambda xp, g, x: g * xp.sign(x))
 
 
-@op
+@op(elementwise=True)
 def sign(xp: Any, x: Any, /) -> Any:
     """-1, 0 or 1; piecewise constant, so its gradient is zero.
 
@@ -344,7 +344,7 @@ def sign(xp: Any, x: Any, /) -> Any:
     return xp.sign(x)
 
 
-@op
+@op(elementwise=True)
 def floor(xp: Any, x: Any, /) -> Any:
     """The next integer below; piecewise constant, so its gradient is zero.
 
@@ -354,7 +354,7 @@ def floor(xp: Any, x: Any, /) -> Any:
     return xp.floor(x)
 
 
-@op
+@op(elementwise=True)
 def ceil(xp: Any, x: Any, /) -> Any:
     """The next integer above; piecewise constant, so its gradient is zero.
 
@@ -364,7 +364,7 @@ def ceil(xp: Any, x: Any, /) -> Any:
     return xp.ceil(x)
 
 
-@op
+@op(elementwise=True)
 def round(xp: Any, x: Any, /) -> Any:
     """The nearest integer, halves to even; piecewise constant, so its gradient is zero.
 
@@ -378,7 +378,7 @@ for _flat in (sign, floor, ceil, round):
     _flat.vjp(x=lambda xp, g: xp.zeros_like(g))
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def relu(xp: Any, x: Any, /) -> Any:
     """``max(x, 0)``; its gradient at 0 is 0.
 
@@ -391,7 +391,7 @@ def relu(xp: Any, x: Any, /) -> Any:
 relu.vjp(x=lambda xp, g, out: xp.where(out <= 0, 0.0, g))
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def maximum(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The larger of two elements; at a tie each gets half of the gradient.
 
@@ -401,7 +401,7 @@ def maximum(xp: Any, x1: Any, x2: Any, /) -> Any:
     return xp.maximum(x1, x2)
 
 
-@op(promotes=True)
+@op(promotes=True, elementwise=True)
 def minimum(xp: Any, x1: Any, x2: Any, /) -> Any:
     """The smaller of two elements; at a tie each gets half of the gradient.
 
@@ -425,7 +425,7 @@ minimum.vjp(
 )
 
 
-@op
+@op(elementwise=True)
 def clip(xp: Any, x: Any, /, min: float | None = None, max: float | None = None) -> Any:
     """`x` limited to ``[min, max]``; the gradient passes where ``min <= x <= max``, ends included.
 
@@ -450,7 +450,7 @@ def _clip_x(xp: Any, g: Any, x: Any, min: Any, max: Any) -> Any:
 clip.vjp(x=_clip_x)
 
 
-@op
+@op(elementwise=True)
 def where(xp: Any, condition: Any, x1: Any, x2: Any, /) -> Any:
     """`x1` where `condition` holds, `x2` elsewhere; `condition` is boolean.
 
@@ -476,7 +476,7 @@ where.vjp(
 )
 
 
-@op(casts=True)
+@op(casts=True, elementwise=True)
 def astype(xp: Namespace, x: Any, /, dtype: Any) -> Any:
     """A copy in another data type, given by name or as any library's dtype.
 

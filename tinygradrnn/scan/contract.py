@@ -18,7 +18,7 @@ class Contract:
 
     def __init__(self, what: str, example: Any) -> None:
         leaves, self.structure = tree.flatten(example)
-        self.what = what
+        self.what, self.example = what, example
         self.looks = [
             (leaf.array.shape, leaf.array.dtype) if isinstance(leaf, Tensor) else ((), None)
             for leaf in leaves

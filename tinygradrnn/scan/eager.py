@@ -80,8 +80,8 @@ def scan(
             [3.],
             [6.]]), tensor([6.]))
     """
-    if mode not in ("auto", "eager"):
-        raise ShapeError(f"scan: mode={mode!r}; expected 'auto' or 'eager'")
+    if mode not in ("auto", "eager", "compiled"):
+        raise ShapeError(f"scan: mode={mode!r}; expected 'auto', 'eager' or 'compiled'")
     if truncation is not None and not isinstance(truncation, Truncation):
         raise DtypeError(
             f"scan: truncation is {truncation!r}; expected a plan such as tgr.bptt.Chunk(32)"
@@ -94,6 +94,14 @@ def scan(
             loop.follow(truncation.schedule(loop.time))
         if plan is not None:
             plan.check(loop.time)
+        if mode != "eager":
+            from tinygradrnn.scan.compiled import Untraceable, scan_compiled
+
+            try:
+                return scan_compiled(loop, plan, return_states)
+            except Untraceable as why:
+                if mode == "compiled":
+                    raise Untraceable(f"scan: {loop.name} cannot be compiled: {why}") from None
         return loop.stacked(*loop.run(plan, return_states), return_states)
 
 
@@ -127,15 +135,23 @@ class Loop:
             self.lengths = Lengths(lengths, columns, paths)
             columns = [self.lengths.apply(x) for x in columns]
         self.columns = columns
-        self.rows = [unstack(x) for x in columns]
+        self._rows: list[tuple[Tensor, ...]] | None = None
         self.reverse = reverse
         self.carried = Contract("state", self.state)
+        self.begin: list[Tensor] = self.carried.structure.leaves(self.state)
         self.produced: Contract | None = None
         self.schedule: Schedule | None = None
         self.marks: tuple[Any, ...] = ()
         self.report: Report | None = None  # of checkpointing
         self._first: list[Node] = []  # what the first steps left on the tape
         self._regions: weakref.WeakSet[Region] = weakref.WeakSet()
+
+    @property
+    def rows(self) -> list[tuple[Tensor, ...]]:
+        """The leaves of x at each step."""
+        if self._rows is None:
+            self._rows = [unstack(x) for x in self.columns]
+        return self._rows
 
     def follow(self, schedule: Schedule) -> None:
         """Set gates at the steps' boundaries."""

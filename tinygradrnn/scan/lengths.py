@@ -19,6 +19,7 @@ class Lengths:
 
     Attributes:
         batch: The number of sequences.
+        going: Whether a sequence is still going on, ``(time, batch)``.
         shortest: The length of the shortest: before that step nothing needs to be chosen.
     """
 
@@ -45,11 +46,11 @@ class Lengths:
         self.shortest = int(host.min(initial=time))
         backend = columns[0].backend
         going = numpy.arange(time)[:, None] < host
-        self._going = Tensor(backend.from_host(going), backend)
+        self.going = Tensor(backend.from_host(going), backend)
         self._rows: dict[int, tuple[Tensor, ...]] = {}
 
     def _fit(self, ndim: int) -> Tensor:
-        return self._going.reshape((*self._going.shape, *(1,) * (ndim - 1)))
+        return self.going.reshape((*self.going.shape, *(1,) * (ndim - 1)))
 
     def apply(self, x: Tensor) -> Tensor:
         """Zeros where xs is padding: whatever stands there, NaN or -1, must not reach the cell.

@@ -1,0 +1,217 @@
+"""What a cell depends on besides its arguments, so that a program made of it is never out of date.
+
+A cell may read its attributes, what its functions close over, and globals. All of that is walked
+at every call of ``scan``: numbers and strings count by value, containers and objects by what is in
+them, functions by their code and what they refer to, tensors and arrays by shape, dtype and whether
+they need a gradient. What a tensor holds does not count, as a program reads it anew at each call.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import types
+from typing import Any
+
+from tinygradrnn.op import Composite, Op
+from tinygradrnn.tape import Leaf, Value
+
+_BY_VALUE = frozenset((int, float, bool, str, bytes, complex, type(None), type(...), range))
+_CONTAINERS = (tuple, list, set, frozenset)
+_LIBRARY = ("tinygradrnn", "numpy", "builtins", "math")
+
+
+class TooMuch(Exception):
+    """A cell refers to more objects than are worth looking at."""
+
+
+class Fingerprint:
+    """The walk over what a cell depends on.
+
+    Attributes:
+        key: Equal for two walks if a program of the one serves the other.
+        tensors: The tensors and arrays met, in the order in which they were.
+    """
+
+    __slots__ = ("_classes", "_seen", "key", "kept", "tensors")
+    LIMIT = 5000
+
+    def __init__(self, cell: Any) -> None:
+        parts: list[Any] = []
+        self.tensors: list[Any] = []
+        self.kept: list[Any] = []  # objects that count by identity: alive as long as this is
+        self._seen: dict[int, int] = {}
+        self._classes: set[int] = set()
+        self._add(cell, parts)
+        self.key = tuple(parts)
+
+    def _add(self, value: Any, parts: list[Any]) -> None:
+        kind: Any = type(value)
+        if kind in _BY_VALUE:
+            # 1, 1.0 and True are equal, and so are 0.0 and -0.0, but they do not compute the same.
+            parts.append((kind, repr(value) if kind is float else value))
+            return
+        number = self._seen.get(id(value))
+        if number is not None:
+            parts.append(("again", number))
+            return
+        if len(self._seen) > self.LIMIT:
+            raise TooMuch
+        self._seen[id(value)] = len(self._seen)
+        if isinstance(value, Value):
+            array = value.array
+            parts.append((kind, value.backend, array.shape, array.dtype, _place(value)))
+            self.tensors.append(value)
+        elif kind is types.FunctionType:
+            self._add_function(value, parts)
+        elif kind is types.MethodType:
+            parts.append(kind)
+            self._add(value.__func__, parts)
+            self._add(value.__self__, parts)
+        elif kind is functools.partial:
+            parts.append(kind)
+            for part in (value.func, value.args, value.keywords):
+                self._add(part, parts)
+        elif isinstance(value, _CONTAINERS):
+            parts.append((kind, len(value)))
+            for item in value:
+                self._add(item, parts)
+            self._add_attributes(value, parts)
+        elif isinstance(value, dict):
+            parts.append((kind, len(value)))
+            for name, item in value.items():
+                self._add(name, parts)
+                self._add(item, parts)
+            self._add_attributes(value, parts)
+        elif hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "ndim"):
+            if value.shape == () and hasattr(value, "item") and kind.__module__ == "numpy":
+                parts.append((kind, repr(value)))  # a NumPy scalar, or an array of no axes
+                if hasattr(value, "flags") and value.flags.writeable:
+                    self.tensors.append(value)
+            else:
+                parts.append((kind, value.shape, value.dtype))
+                self.tensors.append(value)
+        elif isinstance(value, type):
+            self._add_identity(value, parts)
+            if not _of_library(value):
+                self._add_class(value, parts)
+        elif isinstance(value, (types.ModuleType, types.CodeType, Op, Composite, enum.Enum)):
+            self._add_identity(value, parts)
+        else:
+            self._add_object(value, parts)
+
+    def _add_identity(self, value: Any, parts: list[Any]) -> None:
+        parts.append(id(value))
+        self.kept.append(value)
+
+    def _add_object(self, value: Any, parts: list[Any]) -> None:
+        kind: Any = type(value)
+        parts.append(kind)
+        known = self._add_attributes(value, parts)
+        if not _of_library(kind):
+            self._add_class(kind, parts)
+        if not known:
+            self._add_identity(value, parts)
+
+    def _add_class(self, kind: type, parts: list[Any]) -> None:
+        """What a class and its bases define, as far as these are not the library's own."""
+        for base in kind.__mro__:
+            if base is object or _of_library(base) or id(base) in self._classes:
+                continue
+            self._classes.add(id(base))
+            for name, item in vars(base).items():
+                if name in _SKIPPED or type(item) in _DESCRIPTORS:
+                    continue
+                parts.append(name)
+                if isinstance(item, property):
+                    item = item.fget
+                elif isinstance(item, (staticmethod, classmethod)):
+                    item = item.__func__
+                self._add(item, parts)
+
+    def _add_attributes(self, value: Any, parts: list[Any]) -> bool:
+        attributes = getattr(value, "__dict__", None)
+        if attributes is not None:
+            for name, item in attributes.items():
+                parts.append(name)
+                if type(item) in _BY_VALUE and type(item) is not float:
+                    parts.append((type(item), item))
+                else:
+                    self._add(item, parts)
+        slots = _slots(type(value))
+        for name in slots:
+            parts.append(name)
+            self._add(getattr(value, name, None), parts)
+        return attributes is not None or bool(slots)
+
+    def _add_function(self, f: types.FunctionType, parts: list[Any]) -> None:
+        self._add_identity(f.__code__, parts)
+        if _of_library(f):
+            return
+        for cell in f.__closure__ or ():
+            try:
+                self._add(cell.cell_contents, parts)
+            except ValueError:  # not filled yet
+                parts.append("empty")
+        if f.__defaults__:
+            self._add(f.__defaults__, parts)
+        if f.__kwdefaults__:
+            self._add(f.__kwdefaults__, parts)
+        if f.__dict__:
+            self._add(f.__dict__, parts)
+        names = f.__globals__
+        for name in _names(f.__code__):
+            if name in names:
+                item = names[name]
+                if type(item) is types.ModuleType:
+                    if not _of_library(item):  # what the function may look up in it
+                        inside = vars(item)
+                        for attribute in _names(f.__code__):
+                            if attribute in inside:
+                                parts.append((name, attribute))
+                                self._add(inside[attribute], parts)
+                    continue
+                parts.append(name)
+                self._add(item, parts)
+
+
+def _place(value: Value) -> Any:
+    edge = value.edge
+    return None if edge is None else type(edge) is Leaf
+
+
+@functools.lru_cache(maxsize=4096)
+def _names(code: types.CodeType) -> tuple[str, ...]:
+    """The names a function may look up among the globals, those of functions within it included."""
+    found = dict.fromkeys(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found.update(dict.fromkeys(_names(constant)))
+    return tuple(found)
+
+
+def _of_library(value: Any) -> bool:
+    """Whether something is part of a library that does not change while it is used."""
+    name = getattr(value, "__module__", None) or getattr(value, "__name__", None) or ""
+    return name.partition(".")[0] in _LIBRARY
+
+
+@functools.lru_cache(maxsize=1024)
+def _slots(kind: type) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for base in kind.__mro__:
+        slots = base.__dict__.get("__slots__", ())
+        found.update(dict.fromkeys((slots,) if isinstance(slots, str) else slots))
+    return tuple(n for n in found if n not in ("__dict__", "__weakref__"))
+
+
+_SKIPPED = frozenset(
+    "__dict__ __weakref__ __doc__ __module__ __qualname__ __annotations__ __static_attributes__ "
+    "__firstlineno__ __annotate__ __annotate_func__ __annotations_cache__ __abstractmethods__ "
+    "_abc_impl __parameters__ __orig_bases__ __match_args__ __dataclass_fields__ "
+    "__dataclass_params__ __hash__ __slots__ __classdictcell__".split()
+)
+
+
+_DESCRIPTORS = (types.MemberDescriptorType, types.GetSetDescriptorType)
+

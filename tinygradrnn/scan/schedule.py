@@ -1,0 +1,252 @@
+"""Sorting the calls of a step: what runs once, before, in and after the loop.
+
+The same for a forward and for a backward step. A Var is the same at every step, or known for all
+steps before the loop begins, or depends on what is carried from step to step. In the loop stays
+only what the next step needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tinygradrnn.backend import Array, Backend
+from tinygradrnn.loop import Body, Call, Runner, Var
+from tinygradrnn.namespace import registry
+from tinygradrnn.scan.stacked import Steps
+
+_OF_ROWS = frozenset("sum mean max min concat expand_dims squeeze".split())
+
+
+def is_light(call: Call) -> bool:
+    """Whether a call is a pass over the elements of each row: cheapest where they are at hand."""
+    if getattr(registry[call.op], "elementwise", False):
+        return True
+    v = next(iter(call.vars), call.output)
+    ndim = len(v.shape)
+    if call.op in _OF_ROWS:
+        axis = call.params["axis"]
+        return ndim > 1 and axis in (-1, ndim - 1, (-1,), (ndim - 1,))
+    if call.op in ("getitem", "place"):
+        key = call.params["key"]
+        return len(key) > 1 and key[0] == slice(None) or key[:1] == (slice(0, v.shape[0], 1),)
+    return False
+
+
+@dataclass
+class Sorted:
+    """The calls of a step by where they run.
+
+    Attributes:
+        once: Of constants only: once for each call of ``scan``.
+        before: On all steps at once, before the loop.
+        body: What runs in the loop; None if nothing is carried.
+        after: On all steps at once, after the loop.
+        totals: Put off until a sum over time asks for them.
+        sums: Vars whose sum over time is wanted.
+        entering: Pairs as in ``body.carried``, of which the first is also needed for all steps.
+    """
+
+    once: list[Call]
+    before: list[Call]
+    body: Body | None
+    after: list[Call]
+    totals: dict[Var, Call]
+    sums: list[Var]
+    entering: list[tuple[Var, Var]]
+    runner: Runner | None = None
+    why: dict[Call, str] = field(default_factory=dict[Call, str])
+
+
+def sort(
+    calls: Sequence[Call],
+    *,
+    constants: Iterable[Var],
+    stacked: Iterable[Var],
+    carried: Sequence[tuple[Var, Var]],
+    results: Iterable[Var],
+    sums: Iterable[Var] = (),
+    fuses: bool = False,
+    name: str = "",
+) -> Sorted:
+    """Sort the calls that anything wanted needs.
+
+    Args:
+        calls: Calls in order; those that nothing needs are left out.
+        constants: Vars that are the same at every step.
+        stacked: Vars that are known for all steps.
+        carried: Pairs of what enters and what leaves a step.
+        results: Vars wanted for all steps.
+        sums: Vars of which the sum over time is wanted.
+        fuses: Whether the backend does light work best inside the loop.
+        name: For reading generated source.
+    """
+    same, known = set(constants), set(stacked)
+    made = {c.output: c for c in calls if c.output not in same and c.output not in known}
+    results, sums = list(results), list(sums)
+    leaving = [b for _, b in carried]
+    needed = _behind(made, [*results, *sums, *leaving])
+    order = [call for call in made.values() if call.output in needed]
+
+    constant, recurrent = set(same), {a for a, _ in carried}
+    for call in order:
+        if all(v in constant for v in call.vars):
+            constant.add(call.output)
+        elif any(v in recurrent for v in call.vars):
+            recurrent.add(call.output)
+    required = {v for v in _behind(made, leaving) if v in recurrent}
+    inside = {call.output for call in order if call.output in required}
+    if fuses and carried:
+        inside |= _at_hand(order, constant, recurrent, required)
+    loop = [call for call in order if call.output in inside]
+
+    # After the loop is what depends on it; a sum over time puts off what only it needs.
+    late: set[Var] = set(inside) | {a for a, _ in carried}
+    before: list[Call] = []
+    after: list[Call] = []
+    for call in order:
+        if call.output in constant or call.output in inside:
+            continue
+        if any(v in late for v in call.vars):
+            late.add(call.output)
+            after.append(call)
+        else:
+            before.append(call)
+    stacked_ones = _behind(made, [*results, *leaving, *(v for c in loop for v in c.vars)])
+    totals = {c.output: c for c in (*before, *after) if c.output not in stacked_ones}
+    before = [c for c in before if c.output not in totals]
+    after = [c for c in after if c.output not in totals]
+
+    body = None
+    entering: list[tuple[Var, Var]] = []
+    if carried:
+        outside = {v for c in (*after, *totals.values()) for v in c.vars} | {*results, *sums}
+        entering = [(a, b) for a, b in carried if a in outside]
+        stored = {v: None for c in loop if (v := c.output) in outside}
+        stored |= {b: None for _, b in entering if b in inside}
+        used = {v: None for c in loop for v in c.vars} | dict.fromkeys(leaving)
+        mine = inside | {a for a, _ in carried}
+        body = Body(
+            calls=loop,
+            inputs=[v for v in used if v not in mine and v not in constant],
+            constants=[v for v in used if v in constant],
+            carried=list(carried),
+            outputs=list(stored),
+            name=name,
+        )
+    once = [call for call in order if call.output in constant and call.output not in same]
+    return Sorted(once, before, body, after, totals, sums, entering)
+
+
+def _behind(made: dict[Var, Call], ends: Iterable[Var]) -> set[Var]:
+    """The Vars that `ends` depend on, themselves included."""
+    found: set[Var] = set()
+    stack = list(ends)
+    while stack:
+        v = stack.pop()
+        if v not in found:
+            found.add(v)
+            if v in made:
+                stack.extend(made[v].vars)
+    return found
+
+
+def _at_hand(
+    order: list[Call], constant: set[Var], recurrent: set[Var], required: set[Var]
+) -> set[Var]:
+    """The outputs of light calls whose inputs are at hand in the loop."""
+    heavy_needs: set[Var] = set()  # what a product outside the loop, before it, is made of
+    for call in reversed(order):
+        out = call.output
+        if out in constant or out in recurrent:
+            continue
+        if not is_light(call) or out in heavy_needs:
+            heavy_needs.update(call.vars)
+            heavy_needs.add(out)
+    found: set[Var] = set(required)
+    late: set[Var] = set()  # what comes of a product after the loop
+    for call in order:
+        out = call.output
+        if out in constant or out in required:
+            continue
+        if out in recurrent:
+            if is_light(call) and not any(v in late for v in call.vars):
+                found.add(out)
+            else:
+                late.add(out)
+        elif out not in heavy_needs:
+            if any(v in late for v in call.vars):
+                late.add(out)
+            else:
+                found.add(out)
+    return found
+
+
+# -------------------------------------------------------------------------------------- running
+
+
+def run(
+    plan: Sorted,
+    backend: Backend,
+    values: Steps,
+    carried: dict[Var, Array],
+    backwards: bool,
+) -> dict[Var, Array]:
+    """Run a sorted step for all steps.
+
+    Args:
+        plan: The sorted calls.
+        backend: Where the arrays are.
+        values: The constants and the stacked Vars; the results are added to it.
+        carried: What enters the first step.
+        backwards: Whether the first step is the last in time.
+
+    Returns:
+        What leaves the last step, by the Var of what enters it.
+    """
+    for call in plan.once:
+        values.call_once(call)
+    for call in plan.before:
+        values.call(call)
+    left: dict[Var, Array] = {}
+    body, time, xp = plan.body, values.time, backend.xp
+    if body is not None:
+        assert plan.runner is not None
+        outputs: dict[Var, Array] = {}
+        shifted = {b: a for a, b in plan.entering}
+        for v in body.outputs:
+            a = shifted.get(v)
+            if a is None:
+                outputs[v] = xp.empty((time, *v.shape), dtype=v.dtype, device=values_device(values))
+                continue
+            # One buffer, a step longer: what enters a step is what left the one before.
+            room = xp.empty((time + 1, *v.shape), dtype=v.dtype, device=values_device(values))
+            room[time if backwards else 0, ...] = carried[a]
+            outputs[v] = room[:time, ...] if backwards else room[1:, ...]
+            values.stacked[a] = room[1:, ...] if backwards else room[:time, ...]
+        order = range(time - 1, -1, -1) if backwards else range(time)
+        result = plan.runner(
+            [values.full(v) for v in body.inputs],
+            [values.constant[v] for v in body.constants],
+            [carried[a] for a, _ in body.carried],
+            list(outputs.values()),
+            order,
+        )
+        left = {a: end for (a, _), end in zip(body.carried, result, strict=True)}
+        values.stacked.update(outputs)
+        for a, b in plan.entering:
+            if a not in values.stacked:  # what leaves a step was known before the loop
+                rows = values.full(b)
+                first = xp.expand_dims(carried[a], axis=0)
+                parts = [rows[1:, ...], first] if backwards else [first, rows[: time - 1, ...]]
+                values.stacked[a] = xp.concat(parts, axis=0)
+    for call in plan.after:
+        values.call(call)
+    return left
+
+
+def values_device(values: Steps) -> Any:
+    """The device of a backend's arrays, as the array standard's functions take it."""
+    found = next(iter((*values.stacked.values(), *values.constant.values())), None)
+    return None if found is None else found.device
