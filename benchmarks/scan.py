@@ -4,7 +4,8 @@
 
 Sizes are (time, batch, input, hidden). Every contestant gets the same weights, inputs and cotangent
 of the outputs, and ends with the gradients of inputs and weights; ``--check`` compares them. All
-run on the same two processors, as JAX takes as many threads as it may use processors.
+run on the same two processors, as JAX takes as many threads as it may use processors; a program
+that others run there meanwhile makes threads wait for each other, so leave the machine alone.
 
 - ``torch-nn``: ``nn.LSTM``, ``nn.GRU``, ``nn.RNN``.
 - ``torch-loop``: the cell written in PyTorch's operations, step by step.
@@ -283,11 +284,14 @@ def contestants_for(cell: str, names: list[str]) -> list[str]:
 # ------------------------------------------------------------ the best large product of the machine
 
 
-def torch_product(size: contest.Size) -> Callable[[], Any]:
+def torch_product(size: contest.Size, onednn: bool = False) -> Callable[[], Any]:
     import torch
 
     torch.set_num_threads(contest.THREADS)
     a, b = torch.rand(size), torch.rand(size)
+    if onednn:  # what nn.LSTM calls; for plain tensors PyTorch takes MKL, made for Intel's machines
+        a, b = a.to_mkldnn(), b.to_mkldnn()
+        return lambda: torch.nn.functional.linear(a, b)
     return lambda: torch.mm(a, b)
 
 
@@ -297,11 +301,15 @@ def numpy_product(size: contest.Size) -> Callable[[], Any]:
     return lambda: a @ b
 
 
-PRODUCTS = {"torch.mm": torch_product, "numpy-matmul": numpy_product}
+PRODUCTS: dict[str, Callable[[contest.Size], Callable[[], Any]]] = {
+    "torch.mm": torch_product,
+    "onednn": lambda size: torch_product(size, onednn=True),
+    "numpy-matmul": numpy_product,
+}
 
 
 def best_rate(rounds: int) -> float:
-    """Operations in a second of a product of 2048 x 2048 matrices, by whoever is faster."""
+    """Operations in a second of a product of 2048 x 2048 matrices, by whoever is fastest."""
     table = contest.race(__file__, list(PRODUCTS), [(2048, 2048)], rounds)
     return 2 * 2048**3 / min(seconds for (seconds,) in table.values())
 
@@ -448,6 +456,8 @@ def main() -> None:
         what, name, cell, size, *more = json.loads(args.probe)
         print(json.dumps(PROBES[what](name, Task(cell, tuple(size)), *more)))
         return
+    if (load := os.getloadavg()[0]) > 0.5:
+        print(f"others are at work on this machine (load {load:.1f}): times will be longer")
     best = best_rate(args.rounds) if args.roofline else None
     for cell in args.cell:
         tasks = [Task(cell, tuple(size)) for size in args.size or SIZES]

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from tinygradrnn import op as engine
 from tinygradrnn.backend import Array, Backend
-from tinygradrnn.backprop import backpropagate
+from tinygradrnn.backprop import backpropagate, states_at
 from tinygradrnn.convert import as_array, describe, kind_of
 from tinygradrnn.errors import DeviceError, DtypeError, GradientError, ShapeError
 from tinygradrnn.namespace import registry
@@ -109,11 +109,11 @@ def grad(
     ]
     retain = create_graph if retain_graph is None else retain_graph
     # The gradient with respect to a trajectory is that with respect to each of its states.
-    places = [p for edge in edges for p in _states(edge) or [edge] if p is not None]
+    places = [p for edge in edges for p in states_at(edge) or [edge] if p is not None]
     found = backpropagate(seeds, places, retain=retain, create_graph=create_graph)
     results: list[Any] = []
     for i, (x, edge) in enumerate(zip(ins, edges, strict=True)):
-        states = _states(edge)
+        states = states_at(edge)
         if states is None:
             g = found.get(edge)
         else:
@@ -126,13 +126,6 @@ def grad(
             )
         results.append(g if g is None or create_graph else _wrapped(g, x.backend))
     return tuple(results)
-
-
-def _states(edge: Edge) -> Sequence[Edge | None] | None:
-    """The places of the states that a trajectory stacks; None if `edge` is none."""
-    if isinstance(edge, Node) and edge.recipe.op is registry["trajectory"]:
-        return edge.inputs
-    return None
 
 
 def _stacked(rows: list[Any], x: Value, create_graph: bool) -> Any:

@@ -225,14 +225,16 @@ class _Walk:
                     region.free()
                 return
         since, edges = region.edges()
-        inner = {edge: place for i, place in inner.items() if (edge := edges[i]) is not None}
+        # An output that is a trajectory asks for each of its states (see autodiff.grad).
+        asked = {place: edge for i, place in inner.items() if (edge := edges[i]) is not None}
+        inside = {p for edge in asked.values() for p in states_at(edge) or [edge] if p is not None}
         outer = self.targets, self.ends, self.retain
-        held = _Held(inner, create_graph=self.create_graph)
-        self.targets = self.targets | inner.keys() | held.places
-        self.ends = self.ends | {origin(edge) for edge in inner.keys() | held.places}
+        held = _Held(inside, create_graph=self.create_graph)
+        self.targets = self.targets | inside | held.places
+        self.ends = self.ends | {origin(edge) for edge in inside | held.places}
         # Several sweeps pass the same nodes; and what ran again is on no other tape.
         self.retain = self.create_graph or not region.forgotten
-        for place in inner.values():
+        for place in asked:
             self.found.pop(place, None)  # so far only the direct share
         for sweep in region.sweeps or [Sweep(frozenset(range(len(slots))), None)]:
             starts: list[Edge] = []
@@ -242,21 +244,42 @@ class _Walk:
                     starts.append(edge)
             end = stop if sweep.stop is None else sweep.stop
             order = execution_order(starts, since, end)
-            inside = useful
+            ways = useful
             if useful is not None:
                 outside = {origin(edge) for edge in region.inputs if edge is not None}
-                inside = _leading_to(self.ends, order, useful & outside)
-            self.over(order, inside, end)
+                ways = _leading_to(self.ends, order, useful & outside)
+            self.over(order, ways, end)
             self.cotangents.owned.difference_update(order)  # another sweep may come past
             held.complete(self.found)
-            for edge, place in inner.items():
-                share = self.found.pop(edge, None)
+            shares = {edge: self.found.pop(edge, None) for edge in inside}
+            for place, edge in asked.items():
+                along = states_at(edge)
+                share = shares.get(edge)
+                if along is not None:
+                    rows = [None if p is None else shares.get(p) for p in along]
+                    share = self._stacked(rows, region)
                 if share is not None:
                     before = self.found.get(place)
                     self.found[place] = share if before is None else before + share
         self.targets, self.ends, self.retain = outer
         if not self.retain:
             region.free()
+
+    def _stacked(self, rows: list[Any], region: Region) -> Any:
+        """The gradients of states as one; zeros for those that nothing depends on."""
+        like = next((row for row in rows if row is not None), None)
+        if like is None:
+            return None
+        xp = recorded if self.create_graph else region.backend.namespace
+        zeros = xp.zeros_like(like)
+        return xp.stack([zeros if row is None else row for row in rows], axis=0)
+
+
+def states_at(edge: Edge) -> Sequence[Edge | None] | None:
+    """The places of the states that a trajectory stacks; None if `edge` is none."""
+    if isinstance(edge, Node) and edge.recipe.op is registry["trajectory"]:
+        return edge.inputs
+    return None
 
 
 class Cotangents:

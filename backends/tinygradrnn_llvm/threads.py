@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 Task = Callable[[], Any]
+Item = tuple[Task, list[BaseException], threading.Semaphore]
 
 
 def count() -> int:
@@ -25,16 +26,14 @@ class Pool:
     """Threads that are started when first needed and then wait for more."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[tuple[Task, list[BaseException], threading.Semaphore]]
-        self._queue = SimpleQueue()
+        self._queue: SimpleQueue[Item] = SimpleQueue()
         self._lock = threading.Lock()
         self._size = 0
 
     def run(self, tasks: Sequence[Task]) -> None:
         """Run all tasks, the first in this thread, and return when all are done.
 
-        A task that no thread has begun when this one has nothing else to do is run here too, so
-        calls from many threads at once never wait for each other in a circle.
+        A task that no thread has begun when this one has nothing else to do is run here too.
         """
         with self._lock:
             while self._size < len(tasks) - 1:
@@ -47,6 +46,10 @@ class Pool:
             self._queue.put((task, errors, done))
         try:
             tasks[0]()
+            while True:
+                self._one(self._queue.get_nowait())
+        except Empty:
+            pass
         finally:
             for _ in tasks[1:]:
                 done.acquire()
@@ -55,14 +58,16 @@ class Pool:
 
     def _work(self) -> None:
         while True:
-            task, errors, done = self._queue.get()
-            try:
-                task()
-            except BaseException as error:
-                errors.append(error)
-            finally:
-                done.release()
-                del task
+            self._one(self._queue.get())
+
+    def _one(self, item: Item) -> None:
+        task, errors, done = item
+        try:
+            task()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            done.release()
 
 
 pool = Pool()

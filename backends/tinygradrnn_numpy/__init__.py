@@ -12,7 +12,6 @@ import numpy as np
 from tinygradrnn.backend import Backend
 from tinygradrnn.errors import BackendError
 from tinygradrnn.loop import Body, Runner
-from tinygradrnn_numpy.loops import compile_loop
 
 _halves = {np.dtype(t): np.asarray(0.5, t) for t in (np.float32, np.float64)}
 
@@ -75,6 +74,8 @@ class NumpyBackend(Backend):
         return out
 
     def compile_loop(self, body: Body) -> Runner | None:
+        from tinygradrnn_numpy.loops import compile_loop  # loaded when the first cell is compiled
+
         return compile_loop(body)
 
     def quiet(self) -> AbstractContextManager[Any]:

@@ -145,7 +145,8 @@ class _Writer:
         ends = self._carried()
         for i, v in enumerate(body.outputs):
             place = _Place(f"y{i}", rows=True)
-            self.rows[place.name] = f"Y{i}"
+            # Going through an array of numbers gives numbers, into which nothing can be written.
+            self.rows[place.name] = f"Y{i}" if v.shape else f"[Y{i}[k, ...] for k in range(len(Y{i}))]"
             self.stored = {**getattr(self, "stored", {}), v: place}
         self._plan_joins()
         for i, call in enumerate(body.calls):

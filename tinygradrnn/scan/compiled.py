@@ -67,7 +67,7 @@ def program_of(loop: Loop) -> tuple[StepProgram, list[Any]]:
     entry = _programs.get(key)
     if entry is None:
         with _lock:
-            entry = _programs.get(key) or _make(loop, backend, print_)
+            entry = _programs.get(key) or _make(loop, backend)
             _programs[key] = entry
             while len(_programs) > LIMIT:
                 del _programs[next(iter(_programs))]
@@ -76,7 +76,9 @@ def program_of(loop: Loop) -> tuple[StepProgram, list[Any]]:
     return entry.program, [print_.tensors[i] for i in entry.positions]
 
 
-def _make(loop: Loop, backend: Backend, before: Fingerprint) -> _Entry:
+def _make(loop: Loop, backend: Backend) -> _Entry:
+    before = Fingerprint(loop.cell, undo=True)
+
     def looks(leaves: Sequence[Tensor], skip: int) -> list[Look]:
         active = recording.enabled
         return [
@@ -106,6 +108,8 @@ def _make(loop: Loop, backend: Backend, before: Fingerprint) -> _Entry:
     except Exception as error:
         # Eagerly the same error comes up where the user expects it, if it does.
         return _Entry(None, [], f"{type(error).__name__}: {error}", before.kept)
+    finally:
+        before.restore()
     return _Entry(program, positions, "", before.kept)
 
 
@@ -472,7 +476,7 @@ def scan_compiled(loop: Loop, plan: Checkpoint | None, return_states: bool) -> A
         results = _node(loop, job, captured, arrays, traced, stretches)
     first, second = len(outputs), len(outputs) + len(last)
     made = program.recorded.produced.structure.unflatten(results[:first])
-    structure = loop.carried.structure
+    structure = program.recorded.structure
     end = structure.unflatten(results[first:second])
     if not return_states:
         return made, end

@@ -6,6 +6,7 @@ from typing import Any
 
 from tinygradrnn import tree
 from tinygradrnn.errors import DtypeError, GradientError, ShapeError
+from tinygradrnn.region import Region
 from tinygradrnn.tape import outgrown, recording
 from tinygradrnn.tensor import Tensor
 
@@ -66,7 +67,9 @@ def refuse_outgrown(state: Any) -> None:
         if found is None:
             continue
         (node, weight), born = found, ""
-        if node.step is not None:
+        if isinstance(node, Region):
+            born = f" by {node.name}"
+        elif node.step is not None:
             born = f" at step {node.step}" + (f" of {node.step.loop}" if node.step.loop else "")
         raise GradientError(
             f"scan: {structure.paths('state')[i]} was computed{born} with a "

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import enum
 import functools
+import operator
 import types
+from collections.abc import Callable
 from typing import Any
 
 from tinygradrnn.op import Composite, Op
@@ -28,15 +30,21 @@ class TooMuch(Exception):
 class Fingerprint:
     """The walk over what a cell depends on.
 
+    Args:
+        cell: A cell, or any function.
+        undo: Whether to remember what is in everything that can be changed, so that it can be
+            put back.
+
     Attributes:
         key: Equal for two walks if a program of the one serves the other.
         tensors: The tensors and arrays met, in the order in which they were.
     """
 
-    __slots__ = ("_classes", "_seen", "key", "kept", "tensors")
+    __slots__ = ("_classes", "_put_back", "_seen", "key", "kept", "tensors")
     LIMIT = 5000
 
-    def __init__(self, cell: Any) -> None:
+    def __init__(self, cell: Any, undo: bool = False) -> None:
+        self._put_back: list[Callable[[], None]] | None = [] if undo else None
         parts: list[Any] = []
         self.tensors: list[Any] = []
         self.kept: list[Any] = []  # objects that count by identity: alive as long as this is
@@ -44,6 +52,24 @@ class Fingerprint:
         self._classes: set[int] = set()
         self._add(cell, parts)
         self.key = tuple(parts)
+
+    def restore(self) -> None:
+        """Put back what was changed since: a run that only looks must leave nothing behind."""
+        for put_back in self._put_back or ():
+            put_back()
+
+    def _remember(self, value: Any) -> None:
+        """How to put back what is in a container or an object."""
+        if self._put_back is None:
+            return
+        attributes = getattr(value, "__dict__", None)
+        if type(attributes) is dict:
+            self._put_back.append(functools.partial(_refill, attributes, dict(attributes)))
+        if isinstance(value, list):
+            before = list(value)
+            self._put_back.append(functools.partial(value.__setitem__, slice(None), before))
+        elif isinstance(value, (dict, set)):
+            self._put_back.append(functools.partial(_refill, value, value.copy()))
 
     def _add(self, value: Any, parts: list[Any]) -> None:
         kind: Any = type(value)
@@ -58,6 +84,7 @@ class Fingerprint:
         if len(self._seen) > self.LIMIT:
             raise TooMuch
         self._seen[id(value)] = len(self._seen)
+        self._remember(value)
         if isinstance(value, Value):
             array = value.array
             parts.append((kind, value.backend, array.shape, array.dtype, _place(value)))
@@ -150,7 +177,10 @@ class Fingerprint:
             return
         for cell in f.__closure__ or ():
             try:
-                self._add(cell.cell_contents, parts)
+                item = cell.cell_contents
+                self._add(item, parts)
+                if self._put_back is not None:
+                    self._put_back.append(functools.partial(setattr, cell, "cell_contents", item))
             except ValueError:  # not filled yet
                 parts.append("empty")
         if f.__defaults__:
@@ -173,6 +203,19 @@ class Fingerprint:
                     continue
                 parts.append(name)
                 self._add(item, parts)
+                if self._put_back is not None:
+                    self._put_back.append(functools.partial(names.__setitem__, name, item))
+
+
+def _refill(container: Any, items: Any) -> None:
+    if len(container) == len(items) and all(map(operator.is_, _flat(container), _flat(items))):
+        return
+    container.clear()
+    container.update(items)
+
+
+def _flat(container: Any) -> Any:
+    return container.values() if isinstance(container, dict) else container
 
 
 def _place(value: Value) -> Any:

@@ -39,6 +39,7 @@ class Recorded(NamedTuple):
         going: With lengths, whether each sequence is still going on.
         outputs, new_states: What came out.
         produced: The outputs' structure.
+        structure: The new state's: a cell may be given a tuple and return a named one.
     """
 
     trace: Trace
@@ -48,6 +49,7 @@ class Recorded(NamedTuple):
     outputs: list[Value]
     new_states: list[Value]
     produced: Contract
+    structure: tree.Structure
 
 
 def record(
@@ -108,7 +110,8 @@ def record(
                 taken.add(edge)
         if trace.refusal:
             raise Untraceable(trace.refusal)
-    return Recorded(trace, x_leaves, state_leaves, going, out, new, produced)
+    structure = tree.flatten(result[1])[1]
+    return Recorded(trace, x_leaves, state_leaves, going, out, new, produced, structure)
 
 
 def _inside(trace: Trace) -> Callable[[Any], Any]:

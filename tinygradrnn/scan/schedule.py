@@ -124,7 +124,11 @@ def sort(
         outside = {v for c in (*after, *totals.values()) for v in c.vars} | {*results, *sums}
         entering = [(a, b) for a, b in carried if a in outside]
         stored = {v: None for c in loop if (v := c.output) in outside}
-        stored |= {b: None for _, b in entering if b in inside}
+        first = {a for a, _ in carried}
+        for a, b in entering:
+            if a is not b:  # what another part of the state was comes from no earlier step's result
+                stored[a if b in first else b] = None
+        stored = {v: None for v in stored if v in inside or v in first}
         used = {v: None for c in loop for v in c.vars} | dict.fromkeys(leaving)
         mine = inside | {a for a, _ in carried}
         body = Body(
@@ -214,7 +218,7 @@ def run(
     if body is not None:
         assert plan.runner is not None
         outputs: dict[Var, Array] = {}
-        shifted = {b: a for a, b in plan.entering}
+        shifted = {b: a for a, b in plan.entering if a is not b}
         for v in body.outputs:
             a = shifted.get(v)
             if a is None:
@@ -236,7 +240,9 @@ def run(
         left = {a: end for (a, _), end in zip(body.carried, result, strict=True)}
         values.stacked.update(outputs)
         for a, b in plan.entering:
-            if a not in values.stacked:  # what leaves a step was known before the loop
+            if a is b:
+                values.stacked[a] = xp.broadcast_to(carried[a], (time, *a.shape))
+            elif a not in values.stacked:  # what leaves a step was known before the loop
                 rows = values.full(b)
                 first = xp.expand_dims(carried[a], axis=0)
                 parts = [rows[1:, ...], first] if backwards else [first, rows[: time - 1, ...]]
