@@ -17,6 +17,7 @@ that others run there meanwhile makes threads wait for each other, so leave the 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import statistics
@@ -333,16 +334,17 @@ def results(name: str, task: Task, file: str) -> None:
 
 
 def peak_memory(name: str, task: Task) -> float:
-    """Bytes by which one run raises the resident memory at its peak (Linux)."""
+    """Bytes by which one run raises the resident memory at its peak (Linux, glibc)."""
 
     def status(entry: str) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) << 10 for line in lines if line.startswith(entry))
 
-    # Two steps load the libraries, start the threads, and compile what can be for any length.
-    short = CONTESTANTS[name](replace(task, size=(2, *task.size[1:])))
-    short()
+    # Two steps load the libraries, start the threads, and compile what holds for any length; JAX
+    # compiles for one length, and that counts.
+    CONTESTANTS[name](replace(task, size=(2, *task.size[1:])))()
     run = CONTESTANTS[name](task)
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed and is still held would be used again, unseen
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     before = status("VmRSS")
     run()
@@ -382,7 +384,10 @@ def probe(what: str, name: str, task: Task, *more: str) -> Any:
 
 
 def check(tasks: list[Task], names: list[str]) -> None:
-    """Compare everybody's outputs and gradients with the first one's, number by number."""
+    """Compare everybody's outputs and gradients with the first one's, number by number; exit if
+    they differ.
+    """
+    different: list[str] = []
     for task in tasks:
         print(f"{task.cell} {task.size}")
         g, reference = task.numbers()[2], None
@@ -398,9 +403,13 @@ def check(tasks: list[Task], names: list[str]) -> None:
             loss = (arrays[0] * g).sum()
             norm = sum((a * a).sum() for a in arrays[1:]) ** 0.5
             pairs = zip(arrays, reference, strict=True)
-            apart = max(abs(a - b).max() / abs(b).max() for a, b in pairs)
+            apart = np.max([abs(a - b).max() / abs(b).max() for a, b in pairs])  # NaN, if any is
             line = f"  {name:11}  loss {loss:14.6f}  norm of gradients {norm:14.6f}"
-            print(f"{line}  farthest apart {apart:.1e}{'' if apart < 1e-4 else '  DIFFERENT'}")
+            print(f"{line}  farthest apart {apart:.1e}")
+            if not apart < 1e-4:
+                different.append(f"{name} at {task.size}")
+    if different:
+        sys.exit(f"{tasks[0].cell}: something else is computed by {', '.join(different)}")
 
 
 def show_probed(what: str, tasks: list[Task], names: list[str], text: Callable[[Any], str]) -> None:
@@ -457,7 +466,7 @@ def main() -> None:
         print(json.dumps(PROBES[what](name, Task(cell, tuple(size)), *more)))
         return
     if (load := os.getloadavg()[0]) > 0.5:
-        print(f"others are at work on this machine (load {load:.1f}): times will be longer")
+        print(f"this machine is or was just busy (load {load:.1f}): times may be longer")
     best = best_rate(args.rounds) if args.roofline else None
     for cell in args.cell:
         tasks = [Task(cell, tuple(size)) for size in args.size or SIZES]

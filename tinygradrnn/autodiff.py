@@ -14,7 +14,6 @@ from tinygradrnn.namespace import registry
 from tinygradrnn.tape import (
     Edge,
     Leaf,
-    Node,
     Value,
     enable_grad,
     execution_order,

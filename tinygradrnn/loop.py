@@ -1,8 +1,8 @@
-"""What a backend is given to run: the body of a loop over time.
+r"""What a backend is given to run: the body of a loop over time.
 
 A compiled scan is sorted into what can run once for all steps, before or after the loop, and what
 must run inside it because the next step needs its result. The latter is a :class:`Body`: a list of
-calls of this library's operations, in order, on :class:`Var`\\ s whose shapes and dtypes are known.
+calls of this library's operations, in order, on :class:`Var`\ s whose shapes and dtypes are known.
 Forward and backward loops are bodies of the same kind, so a backend need not tell them apart.
 """
 

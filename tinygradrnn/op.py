@@ -310,9 +310,7 @@ class Op(_Callable[P]):
 
     def _tried(self, out: Any, edges: Sequence[Edge | None], trial: Trial, backend: Backend) -> Any:
         """The result in a trial run: on no tape, but marked as one that would be."""
-        for edge in edges:
-            if edge is not None and edge is not trial:
-                trial.used[edge] = None
+        trial.use(edges)
         place = trial.place
         if self.many:
             return tuple(

@@ -214,6 +214,8 @@ def region(
     """
     if not recording.enabled:
         return list(f()), None
+    if forget and recording.trace is not None:
+        raise recording.trace.refuse("it forgets a stretch of its tape to save memory (checkpoint)")
     since = now()
     with noted_draws() as draws:
         tried = _without_tape(f) if forget else None

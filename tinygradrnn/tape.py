@@ -184,6 +184,12 @@ class Trial:
         self.index = next(_clock)
         self.used: dict[Edge, None] = {}
 
+    def use(self, edges: Iterable[Edge | None]) -> None:
+        """Note places outside."""
+        for edge in edges:
+            if edge is not None and edge is not self:
+                self.used[edge] = None
+
     @property
     def place(self) -> Edge:
         """This, where a place on a tape is expected: only regions and the walk back look closer."""

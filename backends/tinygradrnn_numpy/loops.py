@@ -16,16 +16,48 @@ import numpy as np
 from tinygradrnn.loop import Body, Call, Operand, Runner, Var
 
 _UFUNCS = {
-    **{name: name for name in "add subtract multiply divide negative exp expm1 log log1p".split()},
-    **{name: name for name in "sqrt square sin cos tanh sign floor ceil maximum minimum".split()},
-    **{name: name for name in "equal not_equal less less_equal greater greater_equal".split()},
-    **{name: name for name in "logical_and logical_or logical_xor logical_not".split()},
-    **{name: name for name in "isnan isinf isfinite floor_divide remainder".split()},
+    **{
+        name: name
+        for name in [
+            "add",
+            "subtract",
+            "multiply",
+            "divide",
+            "negative",
+            "exp",
+            "expm1",
+            "log",
+            "log1p",
+        ]
+    },
+    **{
+        name: name
+        for name in [
+            "sqrt",
+            "square",
+            "sin",
+            "cos",
+            "tanh",
+            "sign",
+            "floor",
+            "ceil",
+            "maximum",
+            "minimum",
+        ]
+    },
+    **{
+        name: name
+        for name in ["equal", "not_equal", "less", "less_equal", "greater", "greater_equal"]
+    },
+    **{name: name for name in ["logical_and", "logical_or", "logical_xor", "logical_not"]},
+    **{name: name for name in ["isnan", "isinf", "isfinite", "floor_divide", "remainder"]},
     "abs": "absolute",
     "round": "rint",
     "pow": "power",
 }
-_VIEWS = frozenset("getitem reshape expand_dims squeeze matrix_transpose permute_dims".split())
+_VIEWS = frozenset(
+    ["getitem", "reshape", "expand_dims", "squeeze", "matrix_transpose", "permute_dims"]
+)
 _REDUCTIONS = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
 
 
@@ -146,7 +178,9 @@ class _Writer:
         for i, v in enumerate(body.outputs):
             place = _Place(f"y{i}", rows=True)
             # Going through an array of numbers gives numbers, into which nothing can be written.
-            self.rows[place.name] = f"Y{i}" if v.shape else f"[Y{i}[k, ...] for k in range(len(Y{i}))]"
+            self.rows[place.name] = (
+                f"Y{i}" if v.shape else f"[Y{i}[k, ...] for k in range(len(Y{i}))]"
+            )
             self.stored = {**getattr(self, "stored", {}), v: place}
         self._plan_joins()
         for i, call in enumerate(body.calls):
@@ -177,9 +211,13 @@ class _Writer:
             at = self.position[b]
             shape = a.shape == b.shape
             taken = any(b is other for _, other in self.body.carried[:i])
-            if shape and not taken and (
-                last < at or (last == at and self.made[b].op in _UFUNCS)
-            ) and self.made[b].op not in _VIEWS and self.made[b].op != "concat":
+            if (
+                shape
+                and not taken
+                and (last < at or (last == at and self.made[b].op in _UFUNCS))
+                and self.made[b].op not in _VIEWS
+                and self.made[b].op != "concat"
+            ):
                 self.stored_in = {**getattr(self, "stored_in", {}), b: place}
         return ends
 
@@ -199,14 +237,15 @@ class _Writer:
             left = ", ".join(line.split(" = ")[0] for line in bound)
             right = ", ".join(line.split(" = ")[1] for line in bound)
             bound = [f"{left} = {right}"]
-        if bound and copied or len(copied) > 1:
+        if (bound and copied) or len(copied) > 1:
             held = {p.name for p, _ in ends}
             for k, (place, b) in enumerate(ends):
                 source = self.places[b]
                 if source is not place and source.root.name in held and place.make != "bound":
                     copied.insert(0, f"h{k} = {source.name}.copy()")
                     copied = [
-                        line if line != f"{place.name}[...] = {source.name}"
+                        line
+                        if line != f"{place.name}[...] = {source.name}"
                         else f"{place.name}[...] = h{k}"
                         for line in copied
                     ]
@@ -260,10 +299,10 @@ class _Writer:
         """Free the operands of a function of each element that are read for the last time."""
         call = self.body.calls[i]
         for v in call.vars:
-            if v.shape == out.shape and v.dtype == out.dtype and v in self._owned:
-                if self._last.get(v) == i and call.vars.count(v) >= 1:
-                    self._owned.discard(v)
-                    self.free.setdefault((v.shape, v.dtype), []).append(self.places[v])
+            alike = v.shape == out.shape and v.dtype == out.dtype
+            if alike and v in self._owned and self._last.get(v) == i:
+                self._owned.discard(v)
+                self.free.setdefault((v.shape, v.dtype), []).append(self.places[v])
 
     def operand(self, x: Operand) -> str:
         """The source of an argument."""
@@ -337,12 +376,13 @@ class _Writer:
         (x,) = call.inputs
         assert isinstance(x, Var)
         base, v = self.places[x], call.output
-        if v in self.stored or call.op == "reshape" and not base.contiguous:
+        if v in self.stored or (call.op == "reshape" and not base.contiguous):
             self.places.setdefault(v, self.target(self.position[v], call))
             key = self.constant(self.body.functions[call.op], call.op)
             params = "".join(f", {k}={self.constant(p, 'p')}" for k, p in call.params.items())
             self.lines.append(f"{self.places[v].name}[...] = {key}({base.name}{params})")
             return True
+        stack_expression = ""
         if call.op == "getitem":
             expression = f"[{self.constant(call.params['key'], 'key')}]"
             if base.rows:
@@ -381,7 +421,9 @@ class _Writer:
         body = self.body
         used = [n for n in self.rows if any(_mentions(line, n) for line in self.lines)]
         lines = ["def run(inputs, constants, carried, outputs, order):"]
-        lines += ["    pick = slice(order.start, None if order.stop < 0 else order.stop, order.step)"]
+        lines += [
+            "    pick = slice(order.start, None if order.stop < 0 else order.stop, order.step)"
+        ]
         lines += [f"    X{i} = inputs[{i}][pick]" for i in range(len(body.inputs))]
         lines += [f"    c{i} = constants[{i}]" for i in range(len(body.constants))]
         lines += [f"    s{i} = carried[{i}]" for i in range(len(body.carried))]

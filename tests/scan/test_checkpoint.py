@@ -1,4 +1,4 @@
-"""Checkpointing: the same numbers, bit for bit, from less memory."""
+"""Checkpointing: the same numbers from less memory; bit for bit, eagerly."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ CELLS: dict[str, Any] = {
 }
 
 
-def run(make: Any, checkpoint: Any, time: int = 13, **options: Any) -> list[Any]:
+def run(
+    make: Any, checkpoint: Any, time: int = 13, mode: str = "eager", **options: Any
+) -> list[Any]:
     """Results and all gradients: of weights, inputs, first state, states on the way."""
     with pytest.MonkeyPatch.context() as patch:
         # Every cell draws the same first weights and masks.
@@ -41,7 +43,7 @@ def run(make: Any, checkpoint: Any, time: int = 13, **options: Any) -> list[Any]
         xs = tgr.tensor(xs, requires_grad=True)
         state = cell.initial_state(2)
     outputs, last, states = tgr.scan(
-        cell, xs, state, checkpoint=checkpoint, return_states=True, **options
+        cell, xs, state, checkpoint=checkpoint, return_states=True, mode=mode, **options
     )
     loss = tgr.sum(outputs * outputs)
     for leaf in (*tree.flatten(last)[0], *tree.flatten(states)[0]):
@@ -66,6 +68,29 @@ def same(a: list[Any], b: list[Any]) -> None:
 @pytest.mark.parametrize("checkpoint", ["sqrt", 1, 5, 13, "4.5kB"])
 def test_bit_for_bit(name: str, checkpoint: Any) -> None:
     same(run(CELLS[name], None), run(CELLS[name], checkpoint))
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("checkpoint", [None, "sqrt", 1, 5, 13, "3kB"])
+@pytest.mark.parametrize("options", [{}, {"reverse": True}, {"lengths": [13, 4]}])
+def test_compiled(name: str, checkpoint: Any, options: dict[str, Any]) -> None:
+    whole = run(CELLS[name], None, **options)
+    for a, b in zip(whole, run(CELLS[name], checkpoint, mode="compiled", **options), strict=True):
+        if a is None or b is None:
+            assert a is None or not a.any()
+            assert b is None or not b.any()
+            continue
+        tolerance = 1e-12 if a.dtype == np.float64 else 1e-5
+        np.testing.assert_allclose(b, a, rtol=tolerance, atol=tolerance * np.abs(a).max())
+
+
+def test_compiled_reports() -> None:
+    plan = bptt.Checkpoint("sqrt")
+    run(CELLS["lstm"], plan, time=100, mode="compiled")
+    assert plan.report is not None
+    assert plan.report.measured_bytes <= 1.1 * plan.report.predicted_bytes
+    assert plan.report.measured_bytes < 0.4 * plan.report.full_bytes
+    assert plan.report.factor == pytest.approx(plan.report.predicted_factor, rel=0.1)
 
 
 @given(
@@ -151,7 +176,7 @@ def test_memory_really_is_not_held() -> None:
 
     def held(checkpoint: Any) -> int:
         tracemalloc.start()
-        outputs, _ = tgr.scan(cell, xs, checkpoint=checkpoint)
+        outputs, _ = tgr.scan(cell, xs, checkpoint=checkpoint, mode="eager")
         loss = tgr.mean(outputs)
         now = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
@@ -163,10 +188,10 @@ def test_memory_really_is_not_held() -> None:
 
 def test_the_tape_shows_regions_and_what_they_keep() -> None:
     cell = nn.RNNCell(3, 4)
-    outputs, _ = tgr.scan(cell, tgr.ones((12, 2, 3)), checkpoint=3)
+    outputs, _ = tgr.scan(cell, tgr.ones((12, 2, 3)), checkpoint=3, mode="eager")
     tape = tgr.Tape(outputs)
     assert "RNNCell over" in str(tape)
-    whole, _ = tgr.scan(cell, tgr.ones((12, 2, 3)))
+    whole, _ = tgr.scan(cell, tgr.ones((12, 2, 3)), mode="eager")
     assert tape.nbytes < 0.7 * tgr.Tape(whole).nbytes
 
 
@@ -184,10 +209,21 @@ def test_a_second_backward() -> None:
 
 def test_weights_replaced_before_backward() -> None:
     cell = nn.RNNCell(3, 4)
-    outputs, _ = tgr.scan(cell, tgr.ones((12, 2, 3)), checkpoint=3)
+    outputs, _ = tgr.scan(cell, tgr.ones((12, 2, 3)), checkpoint=3, mode="eager")
     cell.weight_hh.assign(cell.weight_hh * 2.0)
     with pytest.raises(GradientError, match=r"weight_hh was replaced.*before the optimiser's step"):
         outputs.sum().backward()
+
+
+def test_a_program_keeps_the_weights_it_ran_with() -> None:
+    cell = nn.RNNCell(3, 4)
+    found: list[Any] = []
+    for replaced in (False, True):
+        outputs, _ = tgr.scan(cell, tgr.ones((12, 2, 3)), checkpoint=3, mode="compiled")
+        if replaced:
+            cell.weight_hh.assign(cell.weight_hh * 2.0)
+        found.append(tgr.grad(outputs.sum(), cell.weight_hh)[0].numpy())
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.parametrize("where", ["state", "output"])
@@ -205,7 +241,7 @@ def test_a_cell_that_does_something_else_the_second_time(how: str, where: str) -
         return noisy(h) if where == "output" else h, h
 
     x = tgr.tensor(np.ones((12, 8)), requires_grad=True)
-    outputs, _ = tgr.scan(cell, x, tgr.zeros((8,), "float64"), checkpoint=3)
+    outputs, _ = tgr.scan(cell, x, tgr.zeros((8,), "float64"), checkpoint=3, mode="eager")
     drop.eval()
     factor = 1.0001  # pyright: ignore
     with pytest.raises(GradientError, match="gave another result"):
@@ -260,7 +296,7 @@ def test_a_state_that_is_broadcast() -> None:
 
     found: list[Any] = []
     for checkpoint in (None, 3):
-        outputs, _ = tgr.scan(cell, x, tgr.ones((5, 1)), checkpoint=checkpoint)
+        outputs, _ = tgr.scan(cell, x, tgr.ones((5, 1)), checkpoint=checkpoint, mode="eager")
         found.append(tgr.grad(outputs.sum(), w)[0].numpy())
     np.testing.assert_array_equal(*found)
 

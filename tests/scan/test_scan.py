@@ -126,9 +126,9 @@ def test_steps_are_on_the_tape_and_nest() -> None:
     cell = nn.RNNCell(3, 3)
 
     def outer(x: Any, h: Any) -> tuple[Any, Any]:
-        return tgr.scan(cell, tgr.stack([x, x]), h, reverse=True)
+        return tgr.scan(cell, tgr.stack([x, x]), h, reverse=True, mode="eager")
 
-    outputs, _ = tgr.scan(outer, tgr.ones((3, 2, 3)), tgr.zeros((2, 3)))
+    outputs, _ = tgr.scan(outer, tgr.ones((3, 2, 3)), tgr.zeros((2, 3)), mode="eager")
     steps = tgr.Tape(outputs).steps
     assert [s.t for s in steps] == [0, 1, 2]
     assert {s.loop for s in steps} == {"outer"}

@@ -6,7 +6,6 @@ from typing import Any
 
 from tinygradrnn import tree
 from tinygradrnn.errors import DtypeError, GradientError, ShapeError
-from tinygradrnn.region import Region
 from tinygradrnn.tape import outgrown, recording
 from tinygradrnn.tensor import Tensor
 
@@ -67,10 +66,9 @@ def refuse_outgrown(state: Any) -> None:
         if found is None:
             continue
         (node, weight), born = found, ""
-        if isinstance(node, Region):
-            born = f" by {node.name}"
-        elif node.step is not None:
-            born = f" at step {node.step}" + (f" of {node.step.loop}" if node.step.loop else "")
+        mark = getattr(node, "last", node.step)  # a whole loop as one node knows its last step
+        if mark is not None:
+            born = f" at step {mark}" + (f" of {mark.loop}" if mark.loop else "")
         raise GradientError(
             f"scan: {structure.paths('state')[i]} was computed{born} with a "
             f"{weight.name or 'parameter'} that an optimiser has replaced since, so its history is "

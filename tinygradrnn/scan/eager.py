@@ -95,7 +95,8 @@ def scan(
         if plan is not None:
             plan.check(loop.time)
         if mode != "eager":
-            from tinygradrnn.scan.compiled import Untraceable, scan_compiled
+            from tinygradrnn.scan.compiled import scan_compiled
+            from tinygradrnn.scan.trace import Untraceable
 
             try:
                 return scan_compiled(loop, plan, return_states)

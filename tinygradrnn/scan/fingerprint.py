@@ -40,7 +40,7 @@ class Fingerprint:
         tensors: The tensors and arrays met, in the order in which they were.
     """
 
-    __slots__ = ("_classes", "_put_back", "_seen", "key", "kept", "tensors")
+    __slots__ = ("_classes", "_put_back", "_seen", "kept", "key", "tensors")
     LIMIT = 5000
 
     def __init__(self, cell: Any, undo: bool = False) -> None:
@@ -249,12 +249,30 @@ def _slots(kind: type) -> tuple[str, ...]:
 
 
 _SKIPPED = frozenset(
-    "__dict__ __weakref__ __doc__ __module__ __qualname__ __annotations__ __static_attributes__ "
-    "__firstlineno__ __annotate__ __annotate_func__ __annotations_cache__ __abstractmethods__ "
-    "_abc_impl __parameters__ __orig_bases__ __match_args__ __dataclass_fields__ "
-    "__dataclass_params__ __hash__ __slots__ __classdictcell__".split()
+    [
+        "__dict__",
+        "__weakref__",
+        "__doc__",
+        "__module__",
+        "__qualname__",
+        "__annotations__",
+        "__static_attributes__",
+        "__firstlineno__",
+        "__annotate__",
+        "__annotate_func__",
+        "__annotations_cache__",
+        "__abstractmethods__",
+        "_abc_impl",
+        "__parameters__",
+        "__orig_bases__",
+        "__match_args__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__hash__",
+        "__slots__",
+        "__classdictcell__",
+    ]
 )
 
 
 _DESCRIPTORS = (types.MemberDescriptorType, types.GetSetDescriptorType)
-

@@ -87,11 +87,11 @@ def record(
         if type(result) is not tuple or len(result) != 2:
             raise ShapeError("the cell does not return (output, state)")
         carried, produced = Contract("state", state[0].unflatten(state_leaves)), None
-        new = carried.check(tree.map(_inside(trace), result[1]), 0)
+        new: list[Any] = carried.check(tree.map(_inside(trace), result[1]), 0)
         made = tree.map(_inside(trace), result[0])
         produced = Contract("output", made)
-        out = produced.check(made, 0)
-        going = None
+        out: list[Any] = produced.check(made, 0)
+        going: Any = None
         if batch is not None:
             going = trace.tensor(trace.fresh((batch,), backend.xp.bool, "going"), False)
             for leaf in (*new, *out):
@@ -160,8 +160,7 @@ class StepProgram:
         self._tensors = [recorded.trace.inside(v) for v in self.captured]
         self.outputs = [_var(x) for x in recorded.outputs]
         self.carried = [
-            (_var(a), _var(b))
-            for a, b in zip(recorded.states, recorded.new_states, strict=True)
+            (_var(a), _var(b)) for a, b in zip(recorded.states, recorded.new_states, strict=True)
         ]
         incoming = [*recorded.xs, *([recorded.going] if recorded.going is not None else [])]
         self.stacked = [_var(x) for x in incoming]
@@ -272,7 +271,7 @@ class StepProgram:
                     leaving = trace.note("zeros_like", (g,), {}).var
                 pairs.append((g.var, leaving))
             xs, sums = [gradient(x) for x in r.xs], [gradient(x) for x in captured]
-            along = [None if p is None else gradient(x) for x, p in zip(r.new_states, places)]
+            along = [gradient(x) if with_states else None for x in r.new_states]
         given = [s.var for s in seeds if s is not None]
         constants = self._constants()
         plan = self._sorted(
@@ -359,7 +358,9 @@ def trace_step(
         grown = [k.active and recording.enabled for k in looks]
         while True:
             more = [
-                g or others[i] or any(grown[j] and leaves[j] in reached[i] for j in range(len(looks)))
+                g
+                or others[i]
+                or any(grown[j] and leaves[j] in reached[i] for j in range(len(looks)))
                 for i, g in enumerate(grown)
             ]
             if more == grown:
@@ -373,4 +374,3 @@ def trace_step(
     if difference:
         raise Untraceable(f"its steps differ: {difference}")
     return StepProgram(first, backend, name)
-

@@ -16,7 +16,7 @@ from tinygradrnn.loop import Body, Call, Runner, Var
 from tinygradrnn.namespace import registry
 from tinygradrnn.scan.stacked import Steps
 
-_OF_ROWS = frozenset("sum mean max min concat expand_dims squeeze".split())
+_OF_ROWS = frozenset(["sum", "mean", "max", "min", "concat", "expand_dims", "squeeze"])
 
 
 def is_light(call: Call) -> bool:
@@ -30,7 +30,7 @@ def is_light(call: Call) -> bool:
         return ndim > 1 and axis in (-1, ndim - 1, (-1,), (ndim - 1,))
     if call.op in ("getitem", "place"):
         key = call.params["key"]
-        return len(key) > 1 and key[0] == slice(None) or key[:1] == (slice(0, v.shape[0], 1),)
+        return (len(key) > 1 and key[0] == slice(None)) or key[:1] == (slice(0, v.shape[0], 1),)
     return False
 
 

@@ -79,7 +79,7 @@ class Steps:
         return isinstance(x, Var) and x in self.stacked
 
     def aligned(self, x: Operand, ndim: int) -> Any:
-        """The value of `x` with time in front of `ndim` axes, so that it broadcasts as in a step."""
+        """The value of `x` with time in front of `ndim` axes, to broadcast as in a step."""
         value = self.value(x)
         if not isinstance(x, Var) or x not in self.stacked or len(x.shape) >= ndim:
             return value
@@ -123,9 +123,7 @@ class Steps:
             return
         todo = [made[x]]
         while todo:
-            missing = [
-                v for v in todo[-1].vars if v not in self.stacked and v not in self.constant
-            ]
+            missing = [v for v in todo[-1].vars if v not in self.stacked and v not in self.constant]
             if missing:
                 todo.extend(made[v] for v in missing)
             else:
@@ -239,7 +237,9 @@ def _take(s: Steps, call: Call) -> Array | None:
 
 _RULES: dict[str, Rule] = {
     "matmul": _matmul,
-    **dict.fromkeys("sum mean prod max min any all argmax argmin flip".split(), _along()),
+    **dict.fromkeys(
+        ["sum", "mean", "prod", "max", "min", "any", "all", "argmax", "argmin", "flip"], _along()
+    ),
     **dict.fromkeys(("cumulative_sum", "roll"), _along()),
     "expand_dims": _squeeze,
     "squeeze": _squeeze,
@@ -320,9 +320,19 @@ _TOTALS: dict[str, Total] = {
     "sum": _total_sum,
     "add_at": _total_add_at,
     **dict.fromkeys(
-        "add subtract negative reshape expand_dims squeeze matrix_transpose permute_dims concat "
-        "getitem place".split(),
+        [
+            "add",
+            "subtract",
+            "negative",
+            "reshape",
+            "expand_dims",
+            "squeeze",
+            "matrix_transpose",
+            "permute_dims",
+            "concat",
+            "getitem",
+            "place",
+        ],
         _through,
     ),
 }
-

@@ -139,8 +139,20 @@ def _unstack(xp: Any, x: Any, axis: int) -> list[Any]:
 
 # Operations that are noted by their parts, so that a backend's loop needs to know fewer.
 _OPENED: dict[str, Callable[..., Any] | None] = dict.fromkeys(
-    "linear softmax log_softmax logsumexp gelu softplus split hold gate clip_cotangent "
-    "trajectory positive".split()
+    [
+        "linear",
+        "softmax",
+        "log_softmax",
+        "logsumexp",
+        "gelu",
+        "softplus",
+        "split",
+        "hold",
+        "gate",
+        "clip_cotangent",
+        "trajectory",
+        "positive",
+    ]
 )
 _OPENED |= {
     "var": _var,
@@ -189,7 +201,9 @@ class _AbstractNamespace:
     def __init__(self, backend: Abstract) -> None:
         self._backend = backend
 
-    def asarray(self, value: Any, *, dtype: Any = None, copy: Any = None, device: Any = None) -> Any:
+    def asarray(
+        self, value: Any, *, dtype: Any = None, copy: Any = None, device: Any = None
+    ) -> Any:
         """A traced array for a value that is the same at every step."""
         if isinstance(value, Traced):
             return value if dtype is None else self.astype(value, dtype)
@@ -217,6 +231,7 @@ class Abstract(Backend):
         self.like, self.name, self.device = like, like.name, like.device
         self.xp = _AbstractNamespace(self)
         self.overrides = _Notes(self)  # type: ignore[assignment,misc]
+        self.looks: dict[Any, Any] = {}  # shapes and dtypes of results found so far
 
     def is_array(self, value: object) -> bool:
         """Whether `value` is traced."""
@@ -408,7 +423,7 @@ class Trace:
         return known
 
     def _looks(self) -> dict[Any, Any]:
-        looks = self.backend.__dict__.setdefault("looks", {})
+        looks = self.backend.looks
         if len(looks) > 20_000:  # many shapes have come by
             looks.clear()
         return looks
