@@ -44,8 +44,9 @@ class Backend(ABC):
             ``f(*arrays, **parameters)``. Never a gradient.
         checks_indices: Whether ``xp.take`` and ``xp.take_along_axis`` raise on an index out of
             range by themselves. Where they do not, the library checks first.
-        fuses: Whether in its compiled loops passes over elements cost next to nothing, so that
-            they are best done there.
+        fuses_from: In a compiled loop, work on the elements of one step costs calls, and saves
+            going through all steps' elements before or after the loop. The number of elements of
+            a step's largest result from which on it is worth it; None for never.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Backend(ABC):
     device: str
     overrides: ClassVar[Mapping[str, Callable[..., Array]]] = {}
     checks_indices: ClassVar[bool] = False
-    fuses: ClassVar[bool] = False
+    fuses_from: ClassVar[int | None] = None
     namespace: Any = None  # what forward functions see as ``xp``: made of this by op.py, once
 
     @abstractmethod
@@ -75,6 +76,10 @@ class Backend(ABC):
         `indices` is one-dimensional and within range (the library has checked, and negative
         indices have been resolved); `updates` has shape ``(len(indices), *x.shape[1:])``.
         """
+
+    def empty(self, shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
+        """An array of any content, on the device of `like`, whose dtype is the default."""
+        return self.xp.empty(shape, dtype=dtype or like.dtype, device=like.device)
 
     def compile_loop(self, body: Body) -> Runner | None:
         """Make a function that runs a loop's body over time; None if there is no way.

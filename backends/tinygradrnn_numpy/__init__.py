@@ -12,6 +12,7 @@ import numpy as np
 from tinygradrnn.backend import Backend
 from tinygradrnn.errors import BackendError
 from tinygradrnn.loop import Body, Runner
+from tinygradrnn_numpy import memory
 
 _halves = {np.dtype(t): np.asarray(0.5, t) for t in (np.float32, np.float64)}
 
@@ -28,11 +29,18 @@ def _sigmoid(x: Any) -> Any:
     return np.add(y, half, y)
 
 
+def _matmul(x: Any, y: Any) -> Any:
+    if x.size < 65_536 or x.ndim != 2 or y.ndim != 2 or x.dtype != y.dtype or x.dtype.kind != "f":
+        return x @ y
+    return np.dot(x, y, memory.empty((x.shape[0], y.shape[1]), x.dtype))
+
+
 class NumpyBackend(Backend):
     """Arrays are ``numpy.ndarray``, the device is the CPU."""
 
     xp = np
     checks_indices = True
+    fuses_from = 32_768
     # What happens at every step of a small network goes straight to NumPy's own functions.
     overrides: ClassVar[Mapping[str, Callable[..., Any]]] = {
         "sigmoid": _sigmoid,
@@ -41,7 +49,7 @@ class NumpyBackend(Backend):
         "multiply": operator.mul,
         "divide": operator.truediv,
         "negative": operator.neg,
-        "matmul": operator.matmul,
+        "matmul": _matmul,
         "matrix_transpose": operator.attrgetter("mT"),
         "tanh": np.tanh,
         "exp": np.exp,
@@ -72,6 +80,9 @@ class NumpyBackend(Backend):
         starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
         out[ordered[starts]] += np.add.reduceat(updates[order], starts, axis=0)
         return out
+
+    def empty(self, shape: tuple[int, ...], like: Any, dtype: Any = None) -> Any:
+        return memory.empty(shape, dtype or like.dtype)
 
     def compile_loop(self, body: Body) -> Runner | None:
         from tinygradrnn_numpy.loops import compile_loop  # loaded when the first cell is compiled

@@ -8,6 +8,7 @@ calls is the cost.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,9 +57,17 @@ _UFUNCS = {
     "pow": "power",
 }
 _VIEWS = frozenset(
-    ["getitem", "reshape", "expand_dims", "squeeze", "matrix_transpose", "permute_dims"]
+    [
+        "broadcast_to",
+        "expand_dims",
+        "getitem",
+        "matrix_transpose",
+        "permute_dims",
+        "reshape",
+        "squeeze",
+    ]
 )
-_REDUCTIONS = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
+_REDUCTIONS = {"sum": "add", "mean": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
 
 
 class _Place:
@@ -230,7 +239,7 @@ class _Writer:
             if source is place:
                 continue
             if place.make == "bound":
-                bound.append(f"{place.name} = {source.name}")
+                bound.append(f"{place.name} = {self.stored.get(b, source).name}")
             else:
                 copied.append(f"{place.name}[...] = {source.name}")
         if len(bound) > 1:  # at once, as one may be bound to what another was
@@ -350,6 +359,9 @@ class _Writer:
             f = self.function(f"np.{_REDUCTIONS[call.op]}.reduce")
             axis, keep = call.params["axis"], call.params["keepdims"]
             emit(f"{f}({operands[0]}, {axis!r}, None, {out}, {keep!r})")
+            if call.op == "mean":
+                count = math.prod(call.inputs[0].shape) // max(math.prod(v.shape), 1)  # type: ignore[union-attr]
+                emit(f"{self.function('np.divide')}({out}, {count}, {out})")
         elif call.op == "where":
             condition, a, b = operands
             emit(f"np.copyto({out}, {b})")
@@ -376,42 +388,42 @@ class _Writer:
         (x,) = call.inputs
         assert isinstance(x, Var)
         base, v = self.places[x], call.output
-        if v in self.stored or (call.op == "reshape" and not base.contiguous):
+        if call.op == "reshape" and not base.contiguous:
             self.places.setdefault(v, self.target(self.position[v], call))
             key = self.constant(self.body.functions[call.op], call.op)
             params = "".join(f", {k}={self.constant(p, 'p')}" for k, p in call.params.items())
             self.lines.append(f"{self.places[v].name}[...] = {key}({base.name}{params})")
             return True
-        stack_expression = ""
+        # Source of the view of one step's array, and of all steps' if that is one view as well.
+        rows: str | None = None
         if call.op == "getitem":
-            expression = f"[{self.constant(call.params['key'], 'key')}]"
+            key = call.params["key"]
+            one = f"{{0}}[{self.constant(key, 'key')}]"
             if base.rows:
-                rows = self.constant((slice(None), *call.params["key"]), "key")
-                stack_expression = f"{{}}[{rows}]"
+                rows = f"{{0}}[{self.constant((slice(None), *key), 'key')}]"
+        elif call.op == "broadcast_to":
+            one = f"np.broadcast_to({{0}}, {v.shape!r})"
+            if len(x.shape) == len(v.shape):
+                rows = f"np.broadcast_to({{0}}, (len({{0}}), *{v.shape!r}))"
         elif call.op in ("reshape", "expand_dims", "squeeze"):
-            expression = f".reshape({v.shape!r})"
-            stack_expression = f"{{0}}.reshape((len({{0}}), *{v.shape!r}))"
-            if base.rows and base.make == "":  # rows of a stack may lie apart: reshape each
-                made = _Place(self.name("v"), base=base)
-                self.lines.append(f"{made.name} = {base.name}{expression}")
-                self.places[v] = made
-                return True
+            one = f"{{0}}.reshape({v.shape!r})"  # rows of a stack may lie apart: each by itself
         else:
             axes = call.params.get("axes")
             n = len(v.shape)
             axes = tuple(a % n for a in axes) if axes else (*range(n - 2), n - 1, n - 2)
-            expression = f".transpose({axes!r})"
-            stack_expression = f"{{}}.transpose({(0, *(a + 1 for a in axes))!r})"
-        made = _Place(self.name("v"), base=base, rows=base.rows)
+            one = f"{{0}}.transpose({axes!r})"
+            rows = f"{{0}}.transpose({(0, *(a + 1 for a in axes))!r})"
+        made = _Place(self.name("v"), base=base, rows=base.rows and rows is not None)
         made.contiguous = base.contiguous and call.op in ("reshape", "expand_dims", "squeeze")
-        if base.rows:
+        if made.rows:
+            assert rows is not None
             stack = self.name("r")
-            self.before.append(f"{stack} = {stack_expression.format(self.rows[base.name])}")
+            self.before.append(f"{stack} = {rows.format(self.rows[base.name])}")
             self.rows[made.name] = stack
-        elif base.root.make == "bound":
-            self.lines.append(f"{made.name} = {base.name}{expression}")
+        elif base.rows or base.root.rows or base.root.make == "bound":
+            self.lines.append(f"{made.name} = {one.format(base.name)}")
         else:
-            self.before.append(f"{made.name} = {base.name}{expression}")
+            self.before.append(f"{made.name} = {one.format(base.name)}")
         if base.root.make == "bound":
             made.make = "bound"
         self.places[v] = made

@@ -248,6 +248,12 @@ def test_every_operation() -> None:
     check("prod all", tgr.prod, T.prod, x)
     check("prod zero size", tgr.prod, T.prod, R(0, 3))
     check(
+        "standardize",
+        lambda x: tgr.standardize(x, axis=(-2, -1), eps=1e-3),
+        lambda x: T.nn.functional.layer_norm(x, (3, 4), eps=1e-3),
+        R(2, 3, 4),
+    )
+    check(
         "std flat",
         lambda x: tgr.std(x, axis=0),
         lambda x: T.std(x, 0, correction=0),

@@ -10,10 +10,10 @@ from tinygradrnn.nn import init
 from tinygradrnn.nn.module import Module
 from tinygradrnn.nn.parameter import Parameter
 from tinygradrnn.op import as_value
-from tinygradrnn.ops.elementwise import multiply, sqrt, square
+from tinygradrnn.ops.elementwise import multiply
 from tinygradrnn.ops.indexing import take
 from tinygradrnn.ops.linalg import linear
-from tinygradrnn.ops.reduce import mean
+from tinygradrnn.ops.reduce import standardize
 from tinygradrnn.random import Generator
 from tinygradrnn.tensor import Tensor
 
@@ -214,9 +214,7 @@ class LayerNorm(Module):
                 f"{', '.join(map(str, self.normalized_shape))})"
             )
         axes = tuple(range(-n, 0))
-        centred = x - mean(x, axis=axes, keepdims=True)
-        variance = mean(square(centred), axis=axes, keepdims=True)
-        y = centred / sqrt(variance + self.eps)
+        y = standardize(x, axes, self.eps)
         if self.weight is not None:
             y = y * self.weight
         return y if self.bias is None else y + self.bias

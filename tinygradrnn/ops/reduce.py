@@ -188,6 +188,35 @@ def _std_x(xp: Any, g: Any, x: Any, out: Any, axis: Axis, correction: float, kee
 std.vjp(x=_std_x)
 
 
+@op(promotes=True)
+def standardize(xp: Any, x: Any, /, axis: Axis = -1, eps: float = 1e-5) -> Any:
+    """Mean 0 and variance 1 along `axis`: ``(x - mean) / sqrt(var + eps)``.
+
+    Layer normalisation without gain and bias (Ba et al. 2016, equation 4).
+
+    >>> tgr.standardize(tgr.tensor([1.0, 3.0]), eps=0.0)
+    tensor([-1.,  1.])
+    """
+    return _standardized(xp, x, axis, eps)[0]
+
+
+def _standardized(xp: Any, x: Any, axis: Axis, eps: float) -> tuple[Any, Any]:
+    centred = _centred(xp, x, axis)
+    spread = xp.sqrt(xp.mean(xp.square(centred), axis=axis, keepdims=True) + eps)
+    return centred / spread, spread
+
+
+def _standardize_x(xp: Any, g: Any, x: Any, axis: Axis, eps: float) -> Any:
+    # What comes of g directly, through the mean, and through the variance. In a compiled loop
+    # the forward step has computed both y and the spread, and they are taken from there.
+    y, spread = _standardized(xp, x, axis, eps)
+    along_y = xp.mean(g * y, axis=axis, keepdims=True)
+    return (g - xp.mean(g, axis=axis, keepdims=True) - y * along_y) / spread
+
+
+standardize.vjp(x=_standardize_x)
+
+
 def largest(xp: Any, x: Any, axis: Axis) -> Any:
     """What to take from exponents so that none overflows; of nothing 0, the sum of nothing."""
     return (xp.sum if 0 in x.shape else xp.max)(x, axis=axis, keepdims=True)

@@ -189,7 +189,11 @@ class StepProgram:
         return any(x.edge is not None for x in results)
 
     def _sorted(self, calls: Sequence[Call], **how: Any) -> Sorted:
-        plan = sort(calls, fuses=getattr(self.backend, "fuses", False), **how)
+        plan = sort(
+            calls,
+            fuses_from=1 if getattr(self.backend, "fuses", False) else self.backend.fuses_from,
+            **how,
+        )
         if plan.body is not None:
             steps = Steps(self.backend, 0)
             plan.body.functions = {c.op: steps.forward(c.op) for c in plan.body.calls}

@@ -7,9 +7,9 @@ only what the next step needs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from tinygradrnn.backend import Array, Backend
 from tinygradrnn.loop import Body, Call, Runner, Var
@@ -67,7 +67,7 @@ def sort(
     carried: Sequence[tuple[Var, Var]],
     results: Iterable[Var],
     sums: Iterable[Var] = (),
-    fuses: bool = False,
+    fuses_from: int | None = None,
     name: str = "",
 ) -> Sorted:
     """Sort the calls that anything wanted needs.
@@ -79,7 +79,7 @@ def sort(
         carried: Pairs of what enters and what leaves a step.
         results: Vars wanted for all steps.
         sums: Vars of which the sum over time is wanted.
-        fuses: Whether the backend does light work best inside the loop.
+        fuses_from: As the backend's attribute.
         name: For reading generated source.
     """
     same, known = set(constants), set(stacked)
@@ -97,8 +97,13 @@ def sort(
             recurrent.add(call.output)
     required = {v for v in _behind(made, leaving) if v in recurrent}
     inside = {call.output for call in order if call.output in required}
-    if fuses and carried:
-        inside |= _at_hand(order, constant, recurrent, required)
+    if carried:
+        largest = max((math.prod(call.output.shape) for call in order), default=0)
+        if fuses_from is not None and largest >= fuses_from:
+            inside |= _at_hand(order, constant, recurrent, required)
+        inside |= {
+            call.output for call in order if call.op == "concat" and inside.issuperset(call.vars)
+        }
     loop = [call for call in order if call.output in inside]
 
     # After the loop is what depends on it; a sum over time puts off what only it needs.
@@ -157,7 +162,10 @@ def _behind(made: dict[Var, Call], ends: Iterable[Var]) -> set[Var]:
 
 
 def _at_hand(
-    order: list[Call], constant: set[Var], recurrent: set[Var], required: set[Var]
+    order: list[Call],
+    constant: set[Var],
+    recurrent: set[Var],
+    required: set[Var],
 ) -> set[Var]:
     """The outputs of light calls whose inputs are at hand in the loop."""
     heavy_needs: set[Var] = set()  # what a product outside the loop, before it, is made of
@@ -218,14 +226,15 @@ def run(
     if body is not None:
         assert plan.runner is not None
         outputs: dict[Var, Array] = {}
+        like = next(iter(carried.values()))
         shifted = {b: a for a, b in plan.entering if a is not b}
         for v in body.outputs:
             a = shifted.get(v)
             if a is None:
-                outputs[v] = xp.empty((time, *v.shape), dtype=v.dtype, device=values_device(values))
+                outputs[v] = backend.empty((time, *v.shape), like, v.dtype)
                 continue
             # One buffer, a step longer: what enters a step is what left the one before.
-            room = xp.empty((time + 1, *v.shape), dtype=v.dtype, device=values_device(values))
+            room = backend.empty((time + 1, *v.shape), like, v.dtype)
             room[time if backwards else 0, ...] = carried[a]
             outputs[v] = room[:time, ...] if backwards else room[1:, ...]
             values.stacked[a] = room[1:, ...] if backwards else room[:time, ...]
@@ -250,9 +259,3 @@ def run(
     for call in plan.after:
         values.call(call)
     return left
-
-
-def values_device(values: Steps) -> Any:
-    """The device of a backend's arrays, as the array standard's functions take it."""
-    found = next(iter((*values.stacked.values(), *values.constant.values())), None)
-    return None if found is None else found.device

@@ -144,6 +144,7 @@ _OPENED: dict[str, Callable[..., Any] | None] = dict.fromkeys(
         "softmax",
         "log_softmax",
         "logsumexp",
+        "standardize",
         "gelu",
         "softplus",
         "split",

@@ -181,6 +181,9 @@ def cases() -> list[Case]:
     case("var", "corrected", call("var", correction=1), draw(4))
     case("std", "corrected", call("std", axis=0, correction=1), draw(4, 2))
     case("std", "all equal", call("std", axis=0), np.ones((3, 2)), kink=True)
+    for axis in (-1, 0, (0, 2), None):
+        case("standardize", f"{axis}", call("standardize", axis=axis), draw(3, 3, 4))
+    case("standardize", "large eps", call("standardize", eps=0.5), draw(4))
     case("logsumexp", "large", call("logsumexp"), np.array([800.0, 801.0, -900.0]))
     for name in ("max", "min"):
         equal = np.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]])
