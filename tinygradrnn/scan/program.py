@@ -16,6 +16,7 @@ from tinygradrnn.ops.compare import zeros_like
 from tinygradrnn.ops.elementwise import where
 from tinygradrnn.ops.gates import gate, hold
 from tinygradrnn.scan.contract import Contract
+from tinygradrnn.scan.rewrite import behind, rewrite
 from tinygradrnn.scan.schedule import Sorted, sort
 from tinygradrnn.scan.stacked import Steps
 from tinygradrnn.scan.trace import Trace, Traced, Untraceable
@@ -164,12 +165,19 @@ class StepProgram:
         ]
         incoming = [*recorded.xs, *([recorded.going] if recorded.going is not None else [])]
         self.stacked = [_var(x) for x in incoming]
-        self._calls = list(self.trace.calls)
+        # Results that only the way back needs are computed there, by the calls as they were.
+        self._calls = rewrite(
+            self.trace.calls,
+            constants=[*self.captured, *self.trace.made],
+            stacked=self.stacked,
+            carried=self.carried,
+            results=self.outputs,
+        )
         self._ways: dict[Any, Way] = {}
         self._lock = threading.Lock()
         leaving = [b for _, b in self.carried]
-        produced = {c.output for c in self._calls}
-        needed = _needed(self._calls, [*self.outputs, *leaving])
+        produced = {c.output: c for c in self._calls}
+        needed = behind(produced, [*self.outputs, *leaving])
         # What the way back may ask for: results of the forward step, which are kept; what only the
         # way back needs is computed there.
         self._kept = {v for v in produced if v in needed}
@@ -278,13 +286,22 @@ class StepProgram:
             along = [gradient(x) if with_states else None for x in r.new_states]
         given = [s.var for s in seeds if s is not None]
         constants = self._constants()
+        stacked = [*given, *(v for v in self._kept if v not in constants)]
+        results = [v for v in (*xs, *along) if v is not None]
+        total = [v for v in sums if v is not None]
         plan = self._sorted(
-            trace.calls,
+            rewrite(
+                trace.calls,
+                constants=constants,
+                stacked=stacked,
+                carried=pairs,
+                results=[*results, *total],
+            ),
             constants=constants,
-            stacked=[*given, *(v for v in self._kept if v not in constants)],
+            stacked=stacked,
             carried=pairs,
-            results=[v for v in (*xs, *along) if v is not None],
-            sums=[v for v in sums if v is not None],
+            results=results,
+            sums=total,
             name=f"{self.name} backward",
         )
         variables = [None if s is None else s.var for s in seeds]
@@ -302,18 +319,6 @@ class StepProgram:
 
 def _var(x: Value) -> Var:
     return x.array.var
-
-
-def _needed(calls: Sequence[Call], ends: Sequence[Var]) -> set[Var]:
-    made = {c.output: c for c in calls}
-    found: set[Var] = set()
-    stack = list(ends)
-    while stack:
-        v = stack.pop()
-        if v not in found:
-            found.add(v)
-            stack.extend(made[v].vars if v in made else ())
-    return found
 
 
 def _sources(plan: Sorted) -> list[Var]:

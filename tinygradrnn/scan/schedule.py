@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from tinygradrnn.backend import Array, Backend
 from tinygradrnn.loop import Body, Call, Runner, Var
 from tinygradrnn.namespace import registry
+from tinygradrnn.scan.rewrite import behind
 from tinygradrnn.scan.stacked import Steps
 
 _OF_ROWS = frozenset(["sum", "mean", "max", "min", "concat", "expand_dims", "squeeze"])
@@ -86,7 +87,7 @@ def sort(
     made = {c.output: c for c in calls if c.output not in same and c.output not in known}
     results, sums = list(results), list(sums)
     leaving = [b for _, b in carried]
-    needed = _behind(made, [*results, *sums, *leaving])
+    needed = behind(made, [*results, *sums, *leaving])
     order = [call for call in made.values() if call.output in needed]
 
     constant, recurrent = set(same), {a for a, _ in carried}
@@ -95,7 +96,7 @@ def sort(
             constant.add(call.output)
         elif any(v in recurrent for v in call.vars):
             recurrent.add(call.output)
-    required = {v for v in _behind(made, leaving) if v in recurrent}
+    required = {v for v in behind(made, leaving) if v in recurrent}
     inside = {call.output for call in order if call.output in required}
     if carried:
         largest = max((math.prod(call.output.shape) for call in order), default=0)
@@ -118,7 +119,7 @@ def sort(
             after.append(call)
         else:
             before.append(call)
-    stacked_ones = _behind(made, [*results, *leaving, *(v for c in loop for v in c.vars)])
+    stacked_ones = behind(made, [*results, *leaving, *(v for c in loop for v in c.vars)])
     totals = {c.output: c for c in (*before, *after) if c.output not in stacked_ones}
     before = [c for c in before if c.output not in totals]
     after = [c for c in after if c.output not in totals]
@@ -146,19 +147,6 @@ def sort(
         )
     once = [call for call in order if call.output in constant and call.output not in same]
     return Sorted(once, before, body, after, totals, sums, entering)
-
-
-def _behind(made: dict[Var, Call], ends: Iterable[Var]) -> set[Var]:
-    """The Vars that `ends` depend on, themselves included."""
-    found: set[Var] = set()
-    stack = list(ends)
-    while stack:
-        v = stack.pop()
-        if v not in found:
-            found.add(v)
-            if v in made:
-                stack.extend(made[v].vars)
-    return found
 
 
 def _at_hand(

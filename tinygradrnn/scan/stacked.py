@@ -272,8 +272,17 @@ def _total_product(s: Steps, call: Call, made: dict[Var, Call]) -> Array | None:
         return None
     if turned.op == "permute_dims" and tuple(turned.params["axes"]) not in ((1, 0), (-1, -2)):
         return None
-    for v in (source, b):
-        s.ensure(v, made)
+    xp = s.backend.xp
+    s.ensure(b, made)
+    joined = made.get(source)
+    is_row = joined is not None and joined.op == "concat" and joined.params["axis"] % 2 == 1
+    if joined is not None and is_row and source not in s.stacked:
+        return xp.concat([_rows_times_rows(s, v, b, made) for v in joined.vars], axis=0)
+    return _rows_times_rows(s, source, b, made)
+
+
+def _rows_times_rows(s: Steps, source: Var, b: Var, made: dict[Var, Call]) -> Array:
+    s.ensure(source, made)
     xp = s.backend.xp
     x, y = s.full(source), s.full(b)
     rows = s.time * source.shape[0]
