@@ -10,7 +10,7 @@ tensor([2., 4.])
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from tinygradrnn.autodiff import backward, grad, jacobian, jvp, vjp
 from tinygradrnn.backend import (
@@ -142,15 +142,20 @@ from tinygradrnn.scan import scan  # the function, on purpose: see the room of t
 from tinygradrnn.tape import Leaf, Node, Step, Tape, enable_grad, no_grad, step
 from tinygradrnn.tensor import Tensor, from_dlpack, tensor, transfer
 
+if TYPE_CHECKING:
+    from tinygradrnn.scan.explain import explain
+
 __version__ = "0.1.0"
 
 _LAZY = ("bptt", "data", "io", "nn", "onnx", "optim", "testing", "tree")
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     # Loaded when first asked for, so that ``import tinygradrnn`` stays quick.
     if name in _LAZY:
         return importlib.import_module(f"tinygradrnn.{name}")
+    if name == "explain":
+        return importlib.import_module("tinygradrnn.scan.explain").explain
     raise AttributeError(f"module 'tinygradrnn' has no attribute {name!r}")
 
 
@@ -189,6 +194,7 @@ __all__ = [
     "equal",
     "exp",
     "expand_dims",
+    "explain",
     "expm1",
     "eye",
     "flat_positions",
