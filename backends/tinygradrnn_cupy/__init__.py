@@ -6,6 +6,7 @@ from typing import Any
 
 from tinygradrnn.backend import Backend
 from tinygradrnn.errors import BackendError
+from tinygradrnn.loop import Body, Runner
 
 
 class CupyBackend(Backend):
@@ -58,6 +59,11 @@ class CupyBackend(Backend):
         out = x.copy()
         self._cupyx.scatter_add(out, indices, updates)
         return out
+
+    def compile_loop(self, body: Body) -> Runner | None:
+        from tinygradrnn_cupy.loops import Device, compile_loop  # when the first cell is compiled
+
+        return compile_loop(body, Device(self._cupy, self._device))
 
     def synchronize(self) -> None:
         self._device.synchronize()

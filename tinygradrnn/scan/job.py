@@ -303,10 +303,10 @@ class Gradients:
             if v is not None:
                 enter[v] = xp.zeros(v.shape, dtype=v.dtype, device=like.device) if g is None else g
         left = run(way.plan, job.backend, values, enter, not job.reverse)
-        made = {**way.plan.totals}
+        totals = {v: values.total(v, way.plan.totals) for v in {*way.captured} if v is not None}
         for i, v in enumerate(way.captured):
             if v is not None:
-                self.captured[i] = _sum(self.captured[i], values.total(v, made))
+                self.captured[i] = _sum(self.captured[i], totals[v])
         low, high = (time - stop, time - start) if job.reverse else (start, stop)
         for found, variables in ((self.xs, way.xs), (self.states, way.states)):
             for i, v in enumerate(variables):

@@ -88,11 +88,11 @@ class Steps:
 
     def full(self, x: Operand) -> Array:
         """The value of a Var with its time axis, also if it is the same at every step."""
-        value = self.value(x)
-        if self.is_stacked(x):
-            return value
         assert isinstance(x, Var)
-        return self.backend.xp.broadcast_to(value, (self.time, *x.shape))
+        value = self.stacked.get(x)
+        if value is not None:
+            return value
+        return self.backend.xp.broadcast_to(self.constant[x], (self.time, *x.shape))
 
     # ----------------------------------------------------------------------- sums over time
 
@@ -140,6 +140,9 @@ def _dims(x: Operand) -> int:
 
 
 def _each_element(s: Steps, call: Call) -> Array:
+    shape = call.output.shape
+    if all([v.shape == shape and v in s.stacked for v in call.vars]):
+        return s.forward(call.op)(*map(s.value, call.inputs), **call.params)
     ndim = max(map(_dims, call.inputs))
     out = s.forward(call.op)(*[s.aligned(x, ndim) for x in call.inputs], **call.params)
     return s.backend.xp.reshape(out, (s.time, *call.output.shape))
