@@ -31,6 +31,10 @@ class GradientError(TinygradrnnError, RuntimeError):
     """A gradient that cannot be had: no tape, a freed tape, or an operation without a rule."""
 
 
+class UntraceableError(TinygradrnnError, RuntimeError):
+    """A step cannot be compiled, and why."""
+
+
 class GradcheckError(TinygradrnnError, AssertionError):
     """A gradient that differs from finite differences, or cannot be compared with them."""
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tinygradrnn.backend import Backend
+from tinygradrnn.errors import UntraceableError
 from tinygradrnn.scan.eager import Loop
 from tinygradrnn.scan.fingerprint import Fingerprint, TooMuch
 from tinygradrnn.scan.program import Look, StepProgram, trace_step
-from tinygradrnn.scan.trace import Untraceable
 from tinygradrnn.tape import recording
 from tinygradrnn.tensor import Tensor
 
@@ -32,15 +32,15 @@ def program_of(loop: Loop) -> tuple[StepProgram, list[Any]]:
     """The program of a loop's cell, and what it takes from outside, as it is now.
 
     Raises:
-        Untraceable: There is none, and why.
+        UntraceableError: There is none, and why.
     """
     backend = loop.columns[0].backend
     if recording.trace is not None:
-        raise Untraceable("it runs inside a step that is being traced")
+        raise UntraceableError("it runs inside a step that is being traced")
     try:
         print_ = Fingerprint(loop.cell)
     except TooMuch:
-        raise Untraceable("it refers to more objects than are looked through") from None
+        raise UntraceableError("it refers to more objects than are looked through") from None
     going = loop.lengths is not None
     tracks = recording.enabled or recording.trial is not None
     key = (
@@ -61,7 +61,7 @@ def program_of(loop: Loop) -> tuple[StepProgram, list[Any]]:
             while len(_programs) > LIMIT:
                 del _programs[next(iter(_programs))]
     if entry.program is None:
-        raise Untraceable(entry.reason)
+        raise UntraceableError(entry.reason)
     return entry.program, [print_.tensors[i] for i in entry.positions]
 
 
@@ -88,11 +88,13 @@ def _make(loop: Loop, backend: Backend, tracks: bool) -> _Entry:
             loop.name,
         )
         if Fingerprint(loop.cell).key != before.key:
-            raise Untraceable("a step changes an attribute or another object that the cell uses")
+            raise UntraceableError(
+                "a step changes an attribute or another object that the cell uses"
+            )
         places = {id(x): i for i, x in enumerate(before.tensors)}
         positions = [places[id(program.trace.captured[v])] for v in program.captured]
         program.trace.let_go()
-    except Untraceable as why:
+    except UntraceableError as why:
         return _Entry(None, [], str(why), before.kept)
     except Exception as error:
         # Eagerly the same error comes up where the user expects it, if it does.

@@ -54,7 +54,7 @@ def scan_compiled(loop: Loop, plan: Checkpoint | None, return_states: bool) -> A
     """What ``scan`` returns.
 
     Raises:
-        Untraceable: The cell has no program, and why.
+        UntraceableError: The cell has no program, and why.
     """
     program, captured = program_of(loop)
     loop.produced = Contract("output", program.recorded.produced.example)

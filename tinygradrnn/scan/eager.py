@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 from tinygradrnn import tree
-from tinygradrnn.errors import DtypeError, ShapeError
+from tinygradrnn.errors import DtypeError, ShapeError, UntraceableError
 from tinygradrnn.op import as_value
 from tinygradrnn.ops.gates import clip_cotangent, gate, trajectory
 from tinygradrnn.ops.shape import stack, unstack
@@ -43,7 +43,9 @@ def scan(
     outputs ``(time, batch, ...)``. What `xs`, the state and the outputs are made of is up to the
     cell: any nesting of tuples, named tuples, lists, dicts and dataclasses of Tensors.
 
-    Each step's operations are on the tape under that step's time, in a loop named after the cell.
+    A cell is compiled where that is possible: its step is recorded once, forward and backward, and
+    run as a program (see :func:`explain`); the tape then holds the loop as one node. Eagerly, each
+    step's operations are on the tape under that step's time, in a loop named after the cell.
 
     Args:
         cell: A :class:`~tinygradrnn.nn.Cell`, or any function ``(x, state) -> (output, state)``.
@@ -58,9 +60,10 @@ def scan(
             as it is. By default nothing is cut.
         checkpoint: What is remembered for the way back, and what is computed again:
             ``"sqrt"``, a number of segments, a limit such as ``"64MB"``, or a
-            :class:`~tinygradrnn.bptt.Checkpoint`, which reports. The gradient is the same, bit for
-            bit. By default everything is remembered.
-        mode: ``"eager"``, or ``"auto"``, which is the same as long as no other is there.
+            :class:`~tinygradrnn.bptt.Checkpoint`, which reports. The gradient is the same, eagerly
+            bit for bit. By default everything is remembered.
+        mode: ``"auto"``: compiled if the cell can be compiled, otherwise eager. ``"eager"``: every
+            operation of every step is on the tape. ``"compiled"``: raises if it cannot be.
         return_states: Return the state after every step, too, stacked like the outputs. Asked for
             the gradient with respect to these, :func:`~tinygradrnn.grad` gives ``dL/dh_t``.
 
@@ -72,6 +75,7 @@ def scan(
             cell whose output or state changes its structure or shape: names the leaf and the step.
         DtypeError: An output or state changes its dtype or is no Tensor; lengths not integers.
         GradientError: The state was computed with weights that were replaced since.
+        UntraceableError: `mode` is ``"compiled"`` and the cell cannot be compiled: says why.
 
     >>> def total(x, state):
     ...     return state + x, state + x
@@ -96,13 +100,12 @@ def scan(
             plan.check(loop.time)
         if mode != "eager":
             from tinygradrnn.scan.compiled import scan_compiled
-            from tinygradrnn.scan.trace import Untraceable
 
             try:
                 return scan_compiled(loop, plan, return_states)
-            except Untraceable as why:
+            except UntraceableError as why:
                 if mode == "compiled":
-                    raise Untraceable(f"scan: {loop.name} cannot be compiled: {why}") from None
+                    raise UntraceableError(f"scan: {loop.name} cannot be compiled: {why}") from None
         return loop.stacked(*loop.run(plan, return_states), return_states)
 
 

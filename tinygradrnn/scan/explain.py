@@ -7,13 +7,13 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from tinygradrnn.errors import UntraceableError
 from tinygradrnn.loop import Call, Var
 from tinygradrnn.scan.cache import program_of
 from tinygradrnn.scan.eager import Loop
 from tinygradrnn.scan.program import StepProgram, Way
 from tinygradrnn.scan.rewrite import behind
 from tinygradrnn.scan.schedule import Sorted
-from tinygradrnn.scan.trace import Untraceable
 from tinygradrnn.tape import nbytes
 
 _PLACES = {
@@ -127,7 +127,7 @@ def explain(
     head = f"{loop.name} on {backend}"
     try:
         program, captured = program_of(loop)
-    except Untraceable as why:
+    except UntraceableError as why:
         return Explanation(head, str(why))
     found = Explanation(head, None)
     names = _Names(program, _variables(cell), captured)

@@ -10,7 +10,7 @@ from tinygradrnn import tree
 from tinygradrnn.backend import Backend
 from tinygradrnn.backprop import backpropagate
 from tinygradrnn.convert import kind_of
-from tinygradrnn.errors import ShapeError
+from tinygradrnn.errors import ShapeError, UntraceableError
 from tinygradrnn.loop import Call, Var
 from tinygradrnn.ops.compare import zeros_like
 from tinygradrnn.ops.elementwise import where
@@ -19,7 +19,7 @@ from tinygradrnn.scan.contract import Contract
 from tinygradrnn.scan.rewrite import behind, rewrite
 from tinygradrnn.scan.schedule import Sorted, sort
 from tinygradrnn.scan.stacked import Steps
-from tinygradrnn.scan.trace import Trace, Traced, Untraceable
+from tinygradrnn.scan.trace import Trace, Traced
 from tinygradrnn.tape import Edge, Leaf, Value, execution_order, recording
 
 
@@ -64,7 +64,7 @@ def record(
     """Run a cell once on traced arrays; `batch` is the number of sequences if there are lengths.
 
     Raises:
-        Untraceable: It cannot be recorded.
+        UntraceableError: It cannot be recorded.
         Exception: Whatever the cell raises.
     """
     trace = Trace(backend, known)
@@ -84,7 +84,7 @@ def record(
         finally:
             recording.step = mark
         if trace.refusal:
-            raise Untraceable(trace.refusal)
+            raise UntraceableError(trace.refusal)
         if type(result) is not tuple or len(result) != 2:
             raise ShapeError("the cell does not return (output, state)")
         carried, produced = Contract("state", state[0].unflatten(state_leaves)), None
@@ -110,7 +110,7 @@ def record(
             if (edge := new[i].edge) is not None:
                 taken.add(edge)
         if trace.refusal:
-            raise Untraceable(trace.refusal)
+            raise UntraceableError(trace.refusal)
     structure = tree.flatten(result[1])[1]
     return Recorded(trace, x_leaves, state_leaves, going, out, new, produced, structure)
 
@@ -207,7 +207,7 @@ class StepProgram:
             plan.body.functions = {c.op: steps.forward(c.op) for c in plan.body.calls}
             plan.runner = self.backend.compile_loop(plan.body)
             if plan.runner is None:
-                raise Untraceable(f"the backend {self.backend} runs no such loop")
+                raise UntraceableError(f"the backend {self.backend} runs no such loop")
         return plan
 
     def forward(self, with_states: bool) -> Sorted:
@@ -352,7 +352,7 @@ def trace_step(
     """Record a step twice, compare, and make a program of it.
 
     Raises:
-        Untraceable: The step cannot be compiled.
+        UntraceableError: The step cannot be compiled.
     """
     structure, looks = state
     # At first taken for granted of every state of floating-point numbers.
@@ -381,5 +381,5 @@ def trace_step(
     second = record(cell, backend, xs, (structure, begin), batch, known)
     difference = first.trace.differs(second.trace)
     if difference:
-        raise Untraceable(f"its steps differ: {difference}")
+        raise UntraceableError(f"its steps differ: {difference}")
     return StepProgram(first, backend, name)

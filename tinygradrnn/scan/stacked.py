@@ -141,7 +141,7 @@ def _dims(x: Operand) -> int:
 
 def _each_element(s: Steps, call: Call) -> Array:
     shape = call.output.shape
-    if all([v.shape == shape and v in s.stacked for v in call.vars]):
+    if all(v.shape == shape and v in s.stacked for v in call.vars):
         return s.forward(call.op)(*map(s.value, call.inputs), **call.params)
     ndim = max(map(_dims, call.inputs))
     out = s.forward(call.op)(*[s.aligned(x, ndim) for x in call.inputs], **call.params)

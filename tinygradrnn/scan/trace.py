@@ -6,7 +6,7 @@ engine records its tape as always, and the rules of the gradient, which are writ
 namespace, take notes when they are run on traced arrays, too. That is the whole of how a backward
 step comes about: :func:`~tinygradrnn.backprop.backpropagate` over the tape of the step.
 
-A cell that asks for a value gets :class:`Untraceable`, and runs eagerly.
+A cell that asks for a value gets :class:`UntraceableError`, and runs eagerly.
 """
 
 from __future__ import annotations
@@ -19,15 +19,11 @@ from typing import Any
 from tinygradrnn import op as engine
 from tinygradrnn.backend import Array, Backend
 from tinygradrnn.convert import Scalar, is_number
-from tinygradrnn.errors import TinygradrnnError
+from tinygradrnn.errors import UntraceableError
 from tinygradrnn.loop import Call, Operand, Var
 from tinygradrnn.namespace import namespace, registry
 from tinygradrnn.ops.indexing import resolve_key
 from tinygradrnn.tape import Leaf, Value, recording
-
-
-class Untraceable(TinygradrnnError):
-    """Why a step cannot be compiled."""
 
 
 class Traced:
@@ -68,7 +64,7 @@ class Traced:
     def __getattr__(self, name: str) -> Any:
         raise self._refusal(f"reads .{name} of an array")
 
-    def _refusal(self, what: str) -> Untraceable:
+    def _refusal(self, what: str) -> UntraceableError:
         return self.trace.refuse(f"it {what}: while it is traced there are no values")
 
     def _reads(self, *_: Any, **__: Any) -> Any:
@@ -222,7 +218,7 @@ class _AbstractNamespace:
     def __getattr__(self, name: str) -> Any:
         if name in ("finfo", "iinfo", "isdtype") or is_number(name):
             return getattr(self._backend.like.xp, name)
-        raise Untraceable(f"xp.{name} is no operation that can be traced")
+        raise UntraceableError(f"xp.{name} is no operation that can be traced")
 
 
 class Abstract(Backend):
@@ -248,7 +244,7 @@ class Abstract(Backend):
 
     def index_add(self, x: Array, indices: Array, updates: Array) -> Array:
         """Not called: the operation that uses it is noted as a whole."""
-        raise Untraceable("index_add")
+        raise UntraceableError("index_add")
 
     def rng(self, seed: int | None = None) -> Any:
         """Refused: a program draws no random numbers."""
@@ -305,10 +301,10 @@ class Trace:
             with _lock:
                 engine.traces -= 1
 
-    def refuse(self, reason: str) -> Untraceable:
+    def refuse(self, reason: str) -> UntraceableError:
         """Note why, also if the cell swallows the error; returns the error to raise."""
         self.refusal = self.refusal or reason
-        return Untraceable(reason)
+        return UntraceableError(reason)
 
     # ------------------------------------------------------------------------------ values
 
