@@ -132,7 +132,7 @@ def _stacked(rows: list[Any], x: Value, create_graph: bool) -> Any:
     if all(g is None for g in rows):
         return None
     xp = x.backend.xp
-    zeros = xp.zeros_like(x.array[0, ...])
+    zeros = xp.zeros_like(x.raw[0, ...])
     if create_graph:
         blank = engine.tensor_type(zeros, x.backend)
         return registry["stack"]([blank if g is None else g for g in rows], axis=0)
@@ -143,7 +143,7 @@ def _beside(value: Any, other: Value) -> Value:
     """A Tensor beside `other`: numbers and lists take its dtype, arrays keep their own."""
     if isinstance(value, Value):
         return value
-    dtype = None if hasattr(value, "dtype") else other.array.dtype
+    dtype = None if hasattr(value, "dtype") else other.raw.dtype
     return engine.tensor_type(as_array(value, other.backend, dtype), other.backend)
 
 
@@ -180,7 +180,7 @@ def _edge(value: Any, what: str) -> Edge:
 
 def _seed(result: Value, gradient: Any, name: str, create_graph: bool) -> Any:
     """The cotangent a walk starts from: an array, or a Tensor if the walk is to be recorded."""
-    array, backend = result.array, result.backend
+    array, backend = result.raw, result.backend
     if gradient is None:
         if array.shape != ():
             raise ShapeError(
@@ -194,17 +194,17 @@ def _seed(result: Value, gradient: Any, name: str, create_graph: bool) -> Any:
         raise DeviceError(
             f"{name}: the result is on {backend}, its upstream gradient on {gradient.backend}"
         )
-    if gradient.array.shape != array.shape:
+    if gradient.raw.shape != array.shape:
         raise ShapeError(
-            f"{name}: the upstream gradient has shape {tuple(gradient.array.shape)}; "
+            f"{name}: the upstream gradient has shape {tuple(gradient.raw.shape)}; "
             f"expected the result's, {tuple(array.shape)}"
         )
-    if gradient.array.dtype != array.dtype:
+    if gradient.raw.dtype != array.dtype:
         raise DtypeError(
-            f"{name}: the upstream gradient is {gradient.array.dtype}; "
+            f"{name}: the upstream gradient is {gradient.raw.dtype}; "
             f"expected the result's {array.dtype}"
         )
-    return gradient if create_graph else gradient.array
+    return gradient if create_graph else gradient.raw
 
 
 # ------------------------------------------------------------------- derivatives of functions
@@ -217,11 +217,11 @@ def _fresh(primals: Iterable[Any]) -> list[Any]:
         value = engine.as_value(p)
         if value.edge is not None:
             made.append(registry["positive"](value))  # stay on the outer tape: these nest
-        elif kind_of(value.array.dtype) != "f":
+        elif kind_of(value.raw.dtype) != "f":
             made.append(value)  # integers have no derivative
         else:
-            leaf = Leaf(value.array.shape, value.array.dtype, value.backend)
-            made.append(engine.tensor_type(value.array, value.backend, leaf))
+            leaf = Leaf(value.raw.shape, value.raw.dtype, value.backend)
+            made.append(engine.tensor_type(value.raw, value.backend, leaf))
     return made
 
 
@@ -304,9 +304,9 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     if len(tangents) != len(values):
         raise ShapeError(f"jvp: {len(values)} primals but {len(tangents)} tangents")
     directions = [_beside(t, v) for t, v in zip(tangents, values, strict=True)]
-    shapes = [tuple(v.array.shape) for v in values]
-    if shapes != [tuple(t.array.shape) for t in directions]:
-        found = [tuple(t.array.shape) for t in directions]
+    shapes = [tuple(v.raw.shape) for v in values]
+    if shapes != [tuple(t.raw.shape) for t in directions]:
+        found = [tuple(t.raw.shape) for t in directions]
         raise ShapeError(
             f"jvp: the primals have shapes {shapes}, the tangents {found}; expected equal"
         )
@@ -337,18 +337,17 @@ def jacobian(f: Callable[..., Any], inputs: Any) -> Any:
     y, pull = vjp(f, *ins)
     backend, xp = y.backend, y.backend.xp
     size = 1
-    for n in y.array.shape:
+    for n in y.raw.shape:
         size *= n
-    eye = xp.eye(size, dtype=y.array.dtype, device=y.array.device)
+    eye = xp.eye(size, dtype=y.raw.dtype, device=y.raw.device)
     rows: list[tuple[Any, ...]] = [
-        pull(engine.tensor_type(xp.reshape(eye[i, ...], y.array.shape), backend))
-        for i in range(size)
+        pull(engine.tensor_type(xp.reshape(eye[i, ...], y.raw.shape), backend)) for i in range(size)
     ]
     results: list[Any] = []
     for k, x in enumerate(ins):
-        shape = (*y.array.shape, *engine.as_value(x).array.shape)
+        shape = (*y.raw.shape, *engine.as_value(x).raw.shape)
         if not rows:
-            empty = xp.zeros(shape, dtype=y.array.dtype, device=y.array.device)
+            empty = xp.zeros(shape, dtype=y.raw.dtype, device=y.raw.device)
             results.append(engine.tensor_type(empty, backend))
             continue
         stacked = registry["stack"]([row[k] for row in rows], axis=0)

@@ -398,7 +398,7 @@ def _complete(slots: list[Any], node: Node, create_graph: bool) -> tuple[Any, ..
 
     def zeros(i: int) -> Any:
         device = next(s for s in slots if s is not None)
-        device = (device.array if isinstance(device, Value) else device).device
+        device = (device.raw if isinstance(device, Value) else device).device
         array = xp.zeros(node.shape[i], dtype=node.dtype[i], device=device)
         return engine.tensor_type(array, node.backend) if create_graph else array
 

@@ -67,7 +67,7 @@ def kind_of(dtype: Any) -> str:
 def describe(value: Any) -> str:
     """A few words on an argument, for error messages."""
     if isinstance(value, Value):
-        return f"{value.array.dtype} {tuple(value.array.shape)} on {value.backend}"
+        return f"{value.raw.dtype} {tuple(value.raw.shape)} on {value.backend}"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{type(value).__name__} {value.dtype} {tuple(value.shape)}"
     return repr(value) if isinstance(value, (*Scalar, type(None))) else type(value).__name__

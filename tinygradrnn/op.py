@@ -233,7 +233,7 @@ class Op(_Callable[P]):
         active, bit, foreign = 0, 1, False
         for a in operands:
             if isinstance(a, Value):
-                arrays.append(a.array)
+                arrays.append(a.raw)
                 edge = a.edge
                 edges.append(edge)
                 if edge is not None:
@@ -408,7 +408,7 @@ class Unary(Op[P]):
             given = () if x is _MISSING else (x,)
             return cast("Any", super()).__call__(*given, *more, **params)
         backend = x.backend
-        array, edge = x.array, x.edge
+        array, edge = x.raw, x.edge
         try:
             out = (self._forwards.get(backend) or self._forward_on(backend))(array)
             if self.promotes and out.dtype is not array.dtype:
@@ -444,18 +444,18 @@ class Binary(Op[P]):
             return cast("Any", super()).__call__(*given, *more, **params)
         if isinstance(x1, Value):
             backend = x1.backend
-            a, edge1 = x1.array, x1.edge
+            a, edge1 = x1.raw, x1.edge
             if isinstance(x2, Value):
                 if x2.backend is not backend:
                     return self._run((x1, x2), {})
-                b, edge2 = x2.array, x2.edge
+                b, edge2 = x2.raw, x2.edge
             elif type(x2) in _PLAIN and x2 is not None:
                 b, edge2 = x2, None
             else:
                 return self._run((x1, x2), {})
         elif type(x1) in _PLAIN and x1 is not None and isinstance(x2, Value):
             backend = x2.backend
-            a, edge1, b, edge2 = x1, None, x2.array, x2.edge
+            a, edge1, b, edge2 = x1, None, x2.raw, x2.edge
         else:
             return self._run((x1, x2), {})
         try:
@@ -500,7 +500,7 @@ class Composite(_Callable[P]):
         backend = next((a.backend for a in arrays if isinstance(a, Value)), None)
         backend = backend or current_backend()
         values = [self.admit(a, i, backend, arrays) for i, a in enumerate(arrays)]
-        like = next((a.array.dtype for a in arrays if isinstance(a, Value)), None)
+        like = next((a.raw.dtype for a in arrays if isinstance(a, Value)), None)
         values = [as_array(v, backend, like) if isinstance(v, Scalar) else v for v in values]
         values = [tensor_type(v, backend) if backend.is_array(v) else v for v in values]
         try:

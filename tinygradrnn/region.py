@@ -141,7 +141,7 @@ class _Again:
         witnesses: list[Any],
     ) -> None:
         self.f, self.draws, self.name, self.outputs = f, draws, name, outputs
-        self.witnesses = [value.array for value in witnesses]
+        self.witnesses = [value.raw for value in witnesses]
         self.backend = current_backend()
         self.step = recording.step
 
@@ -169,7 +169,7 @@ class _Again:
     def _compare(self, results: Sequence[Any]) -> None:
         last = results[len(results) - len(self.witnesses) :]
         for new, b in zip(last, self.witnesses, strict=True):
-            a, xp = new.array, new.backend.xp
+            a, xp = new.raw, new.backend.xp
             # Equal, but for products that may round differently in a second run.
             if kind_of(b.dtype) == "f" and 0 not in b.shape:
                 with new.backend.quiet():
@@ -241,10 +241,10 @@ def region(
     made = Region(
         cast("Any", _RegionRecipe(name)),
         tuple(outside),
-        tuple([x.array for x in keeps]),
+        tuple([x.raw for x in keeps]),
         {},
-        tuple([x.array.shape for x in outputs]),
-        tuple([x.array.dtype for x in outputs]),
+        tuple([x.raw.shape for x in outputs]),
+        tuple([x.raw.dtype for x in outputs]),
         outputs[0].backend,
         recording.step,
     )
@@ -260,7 +260,7 @@ def region(
     else:
         made._edges = [x.edge for x in outputs]
     seen = [
-        r if k is None else engine.tensor_type(r.array, r.backend, Output(made, slots[k]))
+        r if k is None else engine.tensor_type(r.raw, r.backend, Output(made, slots[k]))
         for r, k in zip(results, keys, strict=True)
     ]
     return seen, made

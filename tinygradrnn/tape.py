@@ -308,14 +308,14 @@ def origin(edge: Edge) -> Node | Leaf:
 class Value:
     """An array and its place on a tape. :class:`~tinygradrnn.Tensor` adds the operators."""
 
-    __slots__ = ("__weakref__", "array", "backend", "edge")
+    __slots__ = ("__weakref__", "backend", "edge", "raw")
 
-    array: Array
+    raw: Array
     backend: Backend
     edge: Edge | None
 
     def __init__(self, array: Array, backend: Backend, edge: Edge | None = None) -> None:
-        self.array = array
+        self.raw = array
         self.backend = backend
         self.edge = edge
 

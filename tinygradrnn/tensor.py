@@ -14,7 +14,7 @@ from tinygradrnn.namespace import Namespace, recorded
 from tinygradrnn.op import op
 from tinygradrnn.ops import compare, elementwise, indexing, linalg, losses, reduce
 from tinygradrnn.ops import shape as shapes
-from tinygradrnn.tape import Leaf, Value
+from tinygradrnn.tape import Leaf, Value, recording
 
 
 class Tensor(Value):
@@ -33,30 +33,30 @@ class Tensor(Value):
     @property
     def shape(self) -> tuple[int, ...]:
         """The size of each axis."""
-        return self.array.shape
+        return self.raw.shape
 
     @property
     def dtype(self) -> Any:
         """The data type, as the backend's own object."""
-        return self.array.dtype
+        return self.raw.dtype
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
-        return len(self.array.shape)
+        return len(self.raw.shape)
 
     @property
     def size(self) -> int:
         """The number of elements."""
         n = 1
-        for k in self.array.shape:
+        for k in self.raw.shape:
             n *= k
         return n
 
     @property
     def device(self) -> Any:
         """The device, as the backend's own object."""
-        return self.array.device
+        return self.raw.device
 
     @property
     def requires_grad(self) -> bool:
@@ -103,13 +103,25 @@ class Tensor(Value):
 
     def detach(self) -> Tensor:
         """The same array without its history: no gradient flows through it."""
-        return Tensor(self.array, self.backend)
+        return Tensor(self.raw, self.backend)
 
     # ------------------------------------------------------------------------- ways out
 
+    @property
+    def array(self) -> Any:
+        """The backend's own array."""
+        self._may_be_read()
+        return self.raw
+
     def numpy(self) -> Any:
         """A copy on the host as a NumPy array."""
-        return self.backend.to_host(self.array)
+        self._may_be_read()
+        return self.backend.to_host(self.raw)
+
+    def _may_be_read(self) -> None:
+        # While a step is traced there are no values; and a weight's are not those of later calls.
+        if recording.trace is not None:
+            raise recording.trace.refuse("it reads a value: while it is traced there are none")
 
     def item(self) -> Any:
         """The single element as a Python number."""
@@ -151,13 +163,14 @@ class Tensor(Value):
                 "a Tensor that requires a gradient was handed to another library, which would drop "
                 "its graph; use .detach() to leave the tape on purpose"
             )
+        self._may_be_read()
         # A copy, unless sharing is asked for: what others write there must not reach a tape.
         share = options.get("copy") is False
-        array = self.array if share else self.backend.xp.asarray(self.array, copy=True)
+        array = self.raw if share else self.backend.xp.asarray(self.raw, copy=True)
         return array.__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:
-        return self.array.__dlpack_device__()
+        return self.raw.__dlpack_device__()
 
     def __bool__(self) -> bool:
         return bool(self.item())
@@ -407,12 +420,12 @@ def _index_array(k: Any, backend: Backend) -> Any:
             f"getitem: an index of type {type(k).__name__}; expected integers, slices, None, ..., "
             "integer arrays or boolean masks"
         )
-    kind = str(value.array.dtype)
-    if "bool" in kind and value.array.shape == ():
+    kind = str(value.raw.dtype)
+    if "bool" in kind and value.raw.shape == ():
         raise DtypeError("getitem: a single boolean as an index; expected a mask, or integers")
     if "int" not in kind and "bool" not in kind:
         raise DtypeError(f"getitem: an index of {kind}; expected integers or booleans")
-    return int(cast("Tensor", value)) if value.array.shape == () and "int" in kind else value
+    return int(cast("Tensor", value)) if value.raw.shape == () and "int" in kind else value
 
 
 def _unpacked(sizes: tuple[Any, ...]) -> tuple[int, ...]:
@@ -450,7 +463,9 @@ def tensor(
     if isinstance(data, Value):
         if backend is None:
             chosen = data.backend
-        data = data.array if data.backend is chosen else data.backend.to_host(data.array)
+        if recording.trace is not None:
+            raise recording.trace.refuse("it copies a tensor with tgr.tensor; .detach() does not")
+        data = data.raw if data.backend is chosen else data.backend.to_host(data.raw)
     array = as_array(data, chosen, dtype)
     return leaf(array, chosen) if requires_grad else Tensor(array, chosen)
 

@@ -341,7 +341,8 @@ class _Writer:
         out = place.name
         if call.op in _UFUNCS:
             f = self.function(f"np.{_UFUNCS[call.op]}")
-            emit(f"{f}({', '.join(operands)}, {out})")
+            by_name = "out=" if call.op in ("maximum", "minimum") else ""  # where NumPy insists
+            emit(f"{f}({', '.join(operands)}, {by_name}{out})")
         elif call.op == "sigmoid" and np.dtype(v.dtype) in _HALVES:
             half = self.constant(_HALVES[np.dtype(v.dtype)], "half")
             multiply, tanh, add = map(self.function, ("np.multiply", "np.tanh", "np.add"))

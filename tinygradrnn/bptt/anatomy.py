@@ -310,7 +310,7 @@ def _stand_ins(weights: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         leaf = Leaf(p.shape, p.dtype, p.backend)
         leaf.name = p.edge.name if isinstance(p.edge, Leaf) else ""
         p.edge = leaf
-        used.append(Tensor(p.array, p.backend, leaf))
+        used.append(Tensor(p.raw, p.backend, leaf))
     try:
         yield used
     finally:

@@ -35,7 +35,7 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, dtype: Any = None, backend: str | Backend | None = None) -> None:
         made = tensor(data, dtype, requires_grad=True, backend=backend)
-        super().__init__(made.array, made.backend, made.edge)
+        super().__init__(made.raw, made.backend, made.edge)
 
     @property
     def leaf(self) -> Leaf:
@@ -63,11 +63,11 @@ class Parameter(Tensor):
         label = f"assign to parameter {self.name!r}" if self.name else "assign"
         if new.backend is not self.backend:
             raise DeviceError(f"{label}: values on {new.backend}; expected {self.backend}")
-        if tuple(new.array.shape) != tuple(self.shape):
-            raise ShapeError(f"{label}: shape {tuple(new.array.shape)}; expected {self.shape}")
-        if new.array.dtype != self.dtype:
-            raise DtypeError(f"{label}: {new.array.dtype}; expected {self.dtype}")
-        self.array = new.array
+        if tuple(new.raw.shape) != tuple(self.shape):
+            raise ShapeError(f"{label}: shape {tuple(new.raw.shape)}; expected {self.shape}")
+        if new.raw.dtype != self.dtype:
+            raise DtypeError(f"{label}: {new.raw.dtype}; expected {self.dtype}")
+        self.raw = new.raw
         self.leaf.touch()
 
     def move(self, backend: str | Backend) -> None:
@@ -79,8 +79,8 @@ class Parameter(Tensor):
         if target is self.backend:
             return
         old, moved = self.leaf, self.detach().to(target)
-        self.array, self.backend = moved.array, target
-        self.edge = Leaf(moved.array.shape, moved.array.dtype, target)
+        self.raw, self.backend = moved.raw, target
+        self.edge = Leaf(moved.raw.shape, moved.raw.dtype, target)
         self.name = old.name
         if old.grad is not None:
             self.grad = old.grad.detach().to(target)

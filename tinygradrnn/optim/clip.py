@@ -60,7 +60,7 @@ def clip_grad_norm_(
             )
     xp = backend.xp
     with backend.quiet():
-        norm = xp.asarray(_norm(xp, [_gradient(p).array for p in held], norm_type))
+        norm = xp.asarray(_norm(xp, [_gradient(p).raw for p in held], norm_type))
         if error_if_nonfinite and not bool(xp.isfinite(norm)):
             raise GradientError(
                 f"clip_grad_norm_: the norm of the gradients is {float(norm)}; they were left alone"
@@ -68,7 +68,7 @@ def clip_grad_norm_(
         factor = max_norm / (norm + 1e-6)
         factor = xp.where(factor > 1, xp.ones_like(factor), factor)  # which lets NaN through
         for p in held:
-            g = _gradient(p).array
+            g = _gradient(p).raw
             p.grad = Tensor(xp.asarray(g * xp.astype(factor, g.dtype)), backend)
     return Tensor(norm, backend)
 
@@ -99,7 +99,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     """
     limit = check("clip_grad_value_: clip_value", clip_value, 0)
     for p in _with_gradient(parameters):
-        clipped = p.backend.xp.clip(_gradient(p).array, -limit, limit)
+        clipped = p.backend.xp.clip(_gradient(p).raw, -limit, limit)
         p.grad = Tensor(p.backend.xp.asarray(clipped), p.backend)
 
 

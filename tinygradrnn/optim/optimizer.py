@@ -112,10 +112,10 @@ class Optimizer(ABC):
                 self._homes[i] = backend
             for slot in self.slots():
                 if slot not in state:
-                    state[slot] = backend.xp.zeros_like(p.array)
+                    state[slot] = backend.xp.zeros_like(p.raw)
             self._steps[i] += 1
             with backend.quiet():
-                new = self.update(backend.xp, p.array, p.grad.array, state, self._steps[i])
+                new = self.update(backend.xp, p.raw, p.grad.raw, state, self._steps[i])
             p.assign(Tensor(backend.xp.asarray(new), backend))
 
     def zero_grad(self) -> None:

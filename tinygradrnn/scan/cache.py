@@ -6,10 +6,10 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tinygradrnn.backend import Backend
+from tinygradrnn.backend import Backend, current_backend
 from tinygradrnn.errors import UntraceableError
 from tinygradrnn.scan.eager import Loop
-from tinygradrnn.scan.fingerprint import Fingerprint, TooMuch
+from tinygradrnn.scan.fingerprint import Fingerprint, Unclear
 from tinygradrnn.scan.program import Look, StepProgram, trace_step
 from tinygradrnn.tape import recording
 from tinygradrnn.tensor import Tensor
@@ -39,19 +39,20 @@ def program_of(loop: Loop) -> tuple[StepProgram, list[Any]]:
         raise UntraceableError("it runs inside a step that is being traced")
     try:
         print_ = Fingerprint(loop.cell)
-    except TooMuch:
-        raise UntraceableError("it refers to more objects than are looked through") from None
+    except Unclear as why:
+        raise UntraceableError(str(why)) from None
     going = loop.lengths is not None
     tracks = recording.enabled or recording.trial is not None
     key = (
         print_.key,
         backend,
+        current_backend(),
         tracks,
         going,
         loop.inputs,
-        tuple([(x.array.shape[1:], x.array.dtype, x.edge is not None) for x in loop.columns]),
+        tuple([(x.raw.shape[1:], x.raw.dtype, x.edge is not None) for x in loop.columns]),
         loop.carried.structure,
-        tuple([(x.array.shape, x.array.dtype, x.edge is not None) for x in loop.begin]),
+        tuple([(x.raw.shape, x.raw.dtype, x.edge is not None) for x in loop.begin]),
     )
     entry = _programs.get(key)
     if entry is None:
@@ -70,7 +71,7 @@ def _make(loop: Loop, backend: Backend, tracks: bool) -> _Entry:
 
     def looks(leaves: Sequence[Tensor], skip: int) -> list[Look]:
         return [
-            Look(x.array.shape[skip:], x.array.dtype, tracks and x.edge is not None) for x in leaves
+            Look(x.raw.shape[skip:], x.raw.dtype, tracks and x.edge is not None) for x in leaves
         ]
 
     state = loop.carried.structure

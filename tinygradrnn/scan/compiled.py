@@ -60,7 +60,7 @@ def scan_compiled(loop: Loop, plan: Checkpoint | None, return_states: bool) -> A
     loop.produced = Contract("output", program.recorded.produced.example)
     backend = loop.columns[0].backend
     job = Job(loop, program, captured, plan, return_states)
-    begin = [x.array for x in loop.begin]
+    begin = [x.raw for x in loop.begin]
     with no_grad():
         outputs, last, states, stretches = job.run(begin)
     arrays = [*outputs, *last, *states]

@@ -20,7 +20,7 @@ class Contract:
         leaves, self.structure = tree.flatten(example)
         self.what, self.example = what, example
         self.looks = [
-            (leaf.array.shape, leaf.array.dtype) if isinstance(leaf, Tensor) else ((), None)
+            (leaf.raw.shape, leaf.raw.dtype) if isinstance(leaf, Tensor) else ((), None)
             for leaf in leaves
         ]
 
@@ -36,11 +36,11 @@ class Contract:
                 path = self.path(i)
                 found = type(leaf).__name__
                 raise DtypeError(f"scan: step {t}: {path} is a {found}; expected a Tensor")
-            if leaf.array.shape != shape:
+            if leaf.raw.shape != shape:
                 raise ShapeError(
                     f"scan: step {t}: {self.path(i)} has shape {leaf.shape}; before it was {shape}"
                 )
-            if leaf.array.dtype != dtype:
+            if leaf.raw.dtype != dtype:
                 raise DtypeError(
                     f"scan: step {t}: {self.path(i)} is {leaf.dtype}; before it was {dtype}. "
                     "Give xs and the first state the cell's dtype, with .astype(...)"

@@ -260,7 +260,7 @@ class Loop:
         outputs, states, state = outputs + more[0], states + more[1], more[2]
         self._first = _tape([*outputs[2], *states[2]], since)
         three = unique_bytes(self._first)
-        size = sum(nbytes(x.array) for x in states[2])
+        size = sum(nbytes(x.raw) for x in states[2])
         self.report = plan.report = plan.divide(self.time, size, three - two, three)
         self.report.steps_run = 3
         more = self._segments(3, self.time, state, self.report.segments, with_states)

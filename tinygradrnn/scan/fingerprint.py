@@ -8,23 +8,47 @@ they need a gradient. What a tensor holds does not count, as a program reads it 
 
 from __future__ import annotations
 
+import contextvars
 import enum
 import functools
+import inspect
 import operator
+import re
+import threading
 import types
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
+from tinygradrnn.backend import Backend
 from tinygradrnn.op import Composite, Op
+from tinygradrnn.random import Generator
 from tinygradrnn.tape import Leaf, Value
 
 _BY_VALUE = frozenset((int, float, bool, str, bytes, complex, type(None), type(...), range))
-_CONTAINERS = (tuple, list, set, frozenset)
+_RANDOM = frozenset(("Generator", "RandomState", "Random", "SystemRandom"))
+_UNCHANGING = (
+    types.CodeType,
+    types.MethodDescriptorType,
+    types.MethodWrapperType,
+    types.WrapperDescriptorType,
+    types.ClassMethodDescriptorType,
+    type(threading.Lock()),
+    type(threading.RLock()),
+    operator.attrgetter,
+    operator.itemgetter,
+    operator.methodcaller,
+    enum.Enum,
+    Backend,
+    Generator,  # of ours: refuses to draw while a step is traced
+    Op,
+    Composite,
+)
 _LIBRARY = ("tinygradrnn", "numpy", "builtins", "math")
 
 
-class TooMuch(Exception):
-    """A cell refers to more objects than are worth looking at."""
+class Unclear(Exception):
+    """Whether a cell is the same as before cannot be told, and why."""
 
 
 class Fingerprint:
@@ -40,16 +64,20 @@ class Fingerprint:
         tensors: The tensors and arrays met, in the order in which they were.
     """
 
-    __slots__ = ("_classes", "_put_back", "_seen", "kept", "key", "tensors")
+    __slots__ = ("_bytes", "_classes", "_put_back", "_seen", "kept", "key", "tensors")
     LIMIT = 5000
+    """Objects to look at."""
+    BYTES = 1 << 18
+    """Bytes of NumPy's arrays to look at."""
 
     def __init__(self, cell: Any, undo: bool = False) -> None:
         self._put_back: list[Callable[[], None]] | None = [] if undo else None
         parts: list[Any] = []
         self.tensors: list[Any] = []
         self.kept: list[Any] = []  # objects that count by identity: alive as long as this is
-        self._seen: dict[int, int] = {}
+        self._seen: dict[int, tuple[int, Any]] = {}  # with the object, so that its id stays its own
         self._classes: set[int] = set()
+        self._bytes = 0
         self._add(cell, parts)
         self.key = tuple(parts)
 
@@ -77,16 +105,16 @@ class Fingerprint:
             # 1, 1.0 and True are equal, and so are 0.0 and -0.0, but they do not compute the same.
             parts.append((kind, repr(value) if kind is float else value))
             return
-        number = self._seen.get(id(value))
-        if number is not None:
-            parts.append(("again", number))
+        seen = self._seen.get(id(value))
+        if seen is not None:
+            parts.append(("again", seen[0]))
             return
         if len(self._seen) > self.LIMIT:
-            raise TooMuch
-        self._seen[id(value)] = len(self._seen)
+            raise Unclear("it refers to more objects than are looked through")
+        self._seen[id(value)] = len(self._seen), value
         self._remember(value)
         if isinstance(value, Value):
-            array = value.array
+            array = value.raw
             parts.append((kind, value.backend, array.shape, array.dtype, _place(value)))
             self.tensors.append(value)
         elif kind is types.FunctionType:
@@ -99,33 +127,55 @@ class Fingerprint:
             parts.append(kind)
             for part in (value.func, value.args, value.keywords):
                 self._add(part, parts)
-        elif isinstance(value, _CONTAINERS):
-            parts.append((kind, len(value)))
-            for item in value:
-                self._add(item, parts)
-            self._add_attributes(value, parts)
-        elif isinstance(value, dict):
+        elif hasattr(kind, "__next__"):
+            raise Unclear(f"it refers to a {kind.__name__}, which recording a step would use up")
+        elif kind.__name__ in _RANDOM and kind.__module__.split(".")[0] in ("numpy", "random"):
+            raise Unclear("it draws random numbers that are not tinygradrnn's")
+        elif hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "ndim"):
+            self._add_array(value, parts)
+        elif isinstance(value, Mapping):
             parts.append((kind, len(value)))
             for name, item in value.items():
                 self._add(name, parts)
                 self._add(item, parts)
             self._add_attributes(value, parts)
-        elif hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "ndim"):
-            if value.shape == () and hasattr(value, "item") and kind.__module__ == "numpy":
-                parts.append((kind, repr(value)))  # a NumPy scalar, or an array of no axes
-                if hasattr(value, "flags") and value.flags.writeable:
-                    self.tensors.append(value)
-            else:
-                parts.append((kind, value.shape, value.dtype))
-                self.tensors.append(value)
+        elif isinstance(value, (Sequence, Set)):
+            parts.append((kind, len(value)))
+            for item in value:
+                self._add(item, parts)
+            self._add_attributes(value, parts)
         elif isinstance(value, type):
             self._add_identity(value, parts)
             if not _of_library(value):
                 self._add_class(value, parts)
-        elif isinstance(value, (types.ModuleType, types.CodeType, Op, Composite, enum.Enum)):
+        elif isinstance(value, types.BuiltinFunctionType):
             self._add_identity(value, parts)
+            if not isinstance(value.__self__, (types.ModuleType, type)):
+                self._add(value.__self__, parts)
+        elif isinstance(value, _UNCHANGING):
+            self._add_identity(value, parts)
+        elif isinstance(value, weakref.ref):
+            parts.append(kind)
+            self._add(value(), parts)
+        elif isinstance(value, contextvars.ContextVar):
+            parts.append(kind)
+            self._add(value.get(None), parts)
         else:
             self._add_object(value, parts)
+
+    def _add_array(self, value: Any, parts: list[Any]) -> None:
+        """An array that is no Tensor: a cell may read its values unseen, so they count."""
+        kind: Any = type(value)
+        if kind.__module__ != "numpy":
+            raise Unclear(f"it refers to a {kind.__name__} of {kind.__module__}: make it a Tensor")
+        self._bytes += value.nbytes
+        if self._bytes > self.BYTES or value.dtype.hasobject:
+            raise Unclear(
+                f"it refers to NumPy arrays of more than {self.BYTES >> 10} kB, which may change "
+                "unseen: make them Tensors"
+            )
+        parts.append((kind, value.shape, value.dtype, value.tobytes()))
+        self.tensors.append(value)
 
     def _add_identity(self, value: Any, parts: list[Any]) -> None:
         parts.append(id(value))
@@ -134,16 +184,20 @@ class Fingerprint:
     def _add_object(self, value: Any, parts: list[Any]) -> None:
         kind: Any = type(value)
         parts.append(kind)
-        known = self._add_attributes(value, parts)
+        if not self._add_attributes(value, parts):
+            if kind.__hash__ in (None, object.__hash__) and kind is not object:
+                raise Unclear(f"it refers to a {kind.__name__}, which may change unseen")
+            parts.append(value)  # a value of its own kind: a date, a fraction, a path
         if not _of_library(kind):
             self._add_class(kind, parts)
-        if not known:
-            self._add_identity(value, parts)
 
     def _add_class(self, kind: type, parts: list[Any]) -> None:
         """What a class and its bases define, as far as these are not the library's own."""
-        for base in kind.__mro__:
-            if base is object or _of_library(base) or id(base) in self._classes:
+        bases = [*kind.__mro__]
+        if type(kind) is not type:  # a metaclass
+            bases += inspect.getmro(type(kind))
+        for base in bases:
+            if base in (object, type) or _of_library(base) or id(base) in self._classes:
                 continue
             self._classes.add(id(base))
             for name, item in vars(base).items():
@@ -189,22 +243,30 @@ class Fingerprint:
             self._add(f.__kwdefaults__, parts)
         if f.__dict__:
             self._add(f.__dict__, parts)
-        names = f.__globals__
-        for name in _names(f.__code__):
-            if name in names:
-                item = names[name]
-                if type(item) is types.ModuleType:
-                    if not _of_library(item):  # what the function may look up in it
-                        inside = vars(item)
-                        for attribute in _names(f.__code__):
-                            if attribute in inside:
-                                parts.append((name, attribute))
-                                self._add(inside[attribute], parts)
-                    continue
-                parts.append(name)
-                self._add(item, parts)
-                if self._put_back is not None:
-                    self._put_back.append(functools.partial(names.__setitem__, name, item))
+        self._add_names(f.__globals__, _names(f.__code__), parts, direct=True)
+
+    def _add_names(
+        self, space: dict[str, Any], names: Sequence[str], parts: list[Any], direct: bool = False
+    ) -> None:
+        """What a function may look up in its globals, or in a module that it found there."""
+        for name in names:
+            if name not in space:
+                continue
+            item = space[name]
+            if isinstance(item, types.ModuleType):
+                library = item.__name__.partition(".")[0]
+                if library in ("numpy", "random") and "random" in (*names, item.__name__):
+                    raise Unclear("it draws random numbers that are not tinygradrnn's")
+                if library not in _LIBRARY and id(item) not in self._seen:
+                    parts.append(("module", name))
+                    self._seen[id(item)] = len(self._seen), item
+                    self._add_names(vars(item), names, parts)
+                    del self._seen[id(item)]
+                continue
+            parts.append(name)
+            self._add(item, parts)
+            if direct and self._put_back is not None:
+                self._put_back.append(functools.partial(space.__setitem__, name, item))
 
 
 def _refill(container: Any, items: Any) -> None:
@@ -227,10 +289,17 @@ def _place(value: Value) -> Any:
 def _names(code: types.CodeType) -> tuple[str, ...]:
     """The names a function may look up among the globals, those of functions within it included."""
     found = dict.fromkeys(code.co_names)
+    indirect = not _INDIRECT.isdisjoint(found)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             found.update(dict.fromkeys(_names(constant)))
+        elif isinstance(constant, str) and indirect:
+            found.update(dict.fromkeys(_WORD.findall(constant)))
     return tuple(found)
+
+
+_INDIRECT = frozenset(("getattr", "vars", "globals", "eval", "exec", "__dict__", "attrgetter"))
+_WORD = re.compile(r"[^\W\d]\w*")
 
 
 def _of_library(value: Any) -> bool:

@@ -45,10 +45,10 @@ class Job:
         self.program, self.reverse, self.time = program, loop.reverse, loop.time
         self.backend = loop.columns[0].backend
         self.schedule, self.with_states = loop.schedule, with_states
-        self.columns = [x.array for x in loop.columns]
+        self.columns = [x.raw for x in loop.columns]
         if loop.lengths is not None:
-            self.columns.append(loop.lengths.going.array)
-        self.captured = [x.array if isinstance(x, Value) else x for x in captured]
+            self.columns.append(loop.lengths.going.raw)
+        self.captured = [x.raw if isinstance(x, Value) else x for x in captured]
         self.plan = plan if program.active and loop.time >= 4 else None
         self.report: Report | None = None
 

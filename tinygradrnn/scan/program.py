@@ -247,7 +247,7 @@ class StepProgram:
             starts: list[tuple[Edge, Any]] = []
 
             def seed(x: Value, name: str) -> Traced:
-                g = trace.fresh(x.array.shape, x.array.dtype, name)
+                g = trace.fresh(x.raw.shape, x.raw.dtype, name)
                 assert x.edge is not None
                 starts.append((x.edge, g))
                 return g
@@ -318,7 +318,7 @@ class StepProgram:
 
 
 def _var(x: Value) -> Var:
-    return x.array.var
+    return x.raw.var
 
 
 def _sources(plan: Sorted) -> list[Var]:

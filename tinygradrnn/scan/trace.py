@@ -283,8 +283,11 @@ class Trace:
         self.captured: dict[Var, Any] = {}
         self.made: dict[Var, Array] = {}
         self.refusal: str | None = None
-        self._known = {id(x): x for x in known}
+        # Also by their arrays: a tensor without its history has the same one.
+        self._known = {id(x.raw): x for x in known if isinstance(x, Value)}
+        self._known |= {id(x): x for x in known}
         self._tensors: dict[int, tuple[Any, Value]] = {}
+        self._inside: dict[Var, Value] = {}
         self._same: dict[Any, Traced] = {}
 
     @contextmanager
@@ -341,12 +344,12 @@ class Trace:
             return value
         found = self._tensors.get(id(value), (None, None))[1]
         if found is None:
-            known = self._known.get(id(value)) is value
-            array = value.array if isinstance(value, Value) else value
-            if known:
-                label = getattr(getattr(value, "edge", None), "name", "") or "captured"
+            array = value.raw if isinstance(value, Value) else value
+            source = self._known.get(id(value), self._known.get(id(array)))
+            if source is not None:
+                label = getattr(getattr(source, "edge", None), "name", "") or "captured"
                 traced = self.fresh(array.shape, array.dtype, label)
-                self.captured[traced.var] = value
+                self.captured[traced.var] = source
             else:
                 traced = self.constant(array)
                 if isinstance(value, Value) and value.edge is not None:
@@ -357,15 +360,16 @@ class Trace:
             active = isinstance(value, Value) and value.edge is not None and recording.enabled
             found = self.tensor(traced, active)
             self._tensors[id(value)] = value, found  # with the value, so that its id stays its own
+            self._inside[traced.var] = found
         return found
 
     def inside(self, captured: Var) -> Value:
         """The Tensor that stands in the step for what was captured."""
-        return self._tensors[id(self.captured[captured])][1]
+        return self._inside[captured]
 
     def let_go(self) -> None:
         """Forget what was captured: a program outlives the cell that it was made of."""
-        self._known, self._tensors = {}, {}
+        self._known, self._tensors, self._inside = {}, {}, {}
         self.captured = dict.fromkeys(self.captured)
 
     # ------------------------------------------------------------------------------- calls

@@ -91,7 +91,7 @@ def _run(case: Case, backend: Backend, dtype: str) -> tuple[list[Any], list[Any]
         outs: list[Tensor] = list(result) if isinstance(result, tuple) else [result]
         for out in outs:
             _expect(out.backend is backend, f"a result is on {out.backend}")
-            _expect(backend.is_array(out.array), f"a result is a {type(out.array).__name__}")
+            _expect(backend.is_array(out.raw), f"a result is a {type(out.raw).__name__}")
         wanted = [x for x in inputs if x.requires_grad]
         taped = [out for out in outs if out.requires_grad]
         gradients: list[Any] = []
@@ -103,7 +103,7 @@ def _run(case: Case, backend: Backend, dtype: str) -> tuple[list[Any], list[Any]
             found = tgr.grad(taped, wanted, ups, allow_unused=True)
             for x, g in zip(wanted, found, strict=True):
                 if g is not None:
-                    _expect(backend.is_array(g.array), f"a gradient is a {type(g.array).__name__}")
+                    _expect(backend.is_array(g.raw), f"a gradient is a {type(g.raw).__name__}")
                     _expect(g.dtype == x.dtype, f"a gradient of {x.dtype} is {g.dtype}")
                 gradients.append(np.zeros(x.shape) if g is None else g.numpy())
         return [out.numpy() for out in outs], gradients

@@ -132,7 +132,7 @@ def _compare(
         moved.flat[k] += shift
         args = list(given)
         if isinstance(given[i], Parameter):  # a module holds it, so it is moved where it is
-            original = given[i].array
+            original = given[i].raw
             given[i].assign(moved)
             try:
                 outs = _outputs(f(*args))

@@ -277,14 +277,14 @@ def _float64(x: Any, requires_grad: bool = False) -> Tensor:
 @contextmanager
 def _standing_for(weights: Sequence[Tensor], others: Sequence[Tensor]) -> Iterator[None]:
     """The weights that the cell holds are the others, within the block."""
-    before = [(p.array, p.edge) for p in weights]
+    before = [(p.raw, p.edge) for p in weights]
     for p, other in zip(weights, others, strict=True):
-        p.array, p.edge = other.array, other.edge
+        p.raw, p.edge = other.raw, other.edge
     try:
         yield
     finally:
         for p, (array, edge) in zip(weights, before, strict=True):
-            p.array, p.edge = array, edge
+            p.raw, p.edge = array, edge
 
 
 @contextmanager
