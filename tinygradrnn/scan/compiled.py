@@ -11,7 +11,6 @@ from tinygradrnn.ops.gates import trajectory
 from tinygradrnn.ops.shape import stack
 from tinygradrnn.region import Region, again, region_recipe
 from tinygradrnn.scan.cache import program_of
-from tinygradrnn.scan.contract import Contract
 from tinygradrnn.scan.eager import Loop
 from tinygradrnn.scan.job import Job, Stretch
 from tinygradrnn.scan.segments import Checkpoint
@@ -57,7 +56,6 @@ def scan_compiled(loop: Loop, plan: Checkpoint | None, return_states: bool) -> A
         UntraceableError: The cell has no program, and why.
     """
     program, captured = program_of(loop)
-    loop.produced = Contract("output", program.recorded.produced.example)
     backend = loop.columns[0].backend
     job = Job(loop, program, captured, plan, return_states)
     begin = [x.raw for x in loop.begin]
