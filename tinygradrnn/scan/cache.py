@@ -41,6 +41,9 @@ def program_of(loop: Loop) -> tuple[StepProgram, list[Any]]:
         print_ = Fingerprint(loop.cell)
     except Unclear as why:
         raise UntraceableError(str(why)) from None
+    except Exception as error:  # of a property, an iterator, ... of the user's
+        reason = f"to look through what it refers to raises {type(error).__name__}: {error}"
+        raise UntraceableError(reason) from None
     going = loop.lengths is not None
     tracks = recording.enabled or recording.trial is not None
     key = (

@@ -28,9 +28,9 @@ from tinygradrnn.tape import Leaf, Value
 _BY_VALUE = frozenset((int, float, bool, str, bytes, complex, type(None), type(...), range))
 _RANDOM = frozenset(("Generator", "RandomState", "Random", "SystemRandom"))
 _UNCHANGING = (
+    types.BuiltinFunctionType,
     types.CodeType,
     types.MethodDescriptorType,
-    types.MethodWrapperType,
     types.WrapperDescriptorType,
     types.ClassMethodDescriptorType,
     type(threading.Lock()),
@@ -131,7 +131,7 @@ class Fingerprint:
             raise Unclear(f"it refers to a {kind.__name__}, which recording a step would use up")
         elif kind.__name__ in _RANDOM and kind.__module__.split(".")[0] in ("numpy", "random"):
             raise Unclear("it draws random numbers that are not tinygradrnn's")
-        elif hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "ndim"):
+        elif hasattr(kind, "shape") and hasattr(kind, "dtype") and hasattr(kind, "ndim"):
             self._add_array(value, parts)
         elif isinstance(value, Mapping):
             parts.append((kind, len(value)))
@@ -148,10 +148,10 @@ class Fingerprint:
             self._add_identity(value, parts)
             if not _of_library(value):
                 self._add_class(value, parts)
-        elif isinstance(value, types.BuiltinFunctionType):
-            self._add_identity(value, parts)
-            if not isinstance(value.__self__, (types.ModuleType, type)):
-                self._add(value.__self__, parts)
+        elif hasattr(kind, "__self__") and _owner(value) is not None:
+            # A method that is not Python's: a bound one of an iterator, a random generator, ...
+            parts.append((kind, getattr(value, "__name__", "")))
+            self._add(_owner(value), parts)
         elif isinstance(value, _UNCHANGING):
             self._add_identity(value, parts)
         elif isinstance(value, weakref.ref):
@@ -269,6 +269,12 @@ class Fingerprint:
                 self._put_back.append(functools.partial(space.__setitem__, name, item))
 
 
+def _owner(method: Any) -> Any:
+    """What a method is bound to."""
+    owner = getattr(method, "__self__", None)
+    return None if isinstance(owner, (types.ModuleType, type)) else owner
+
+
 def _refill(container: Any, items: Any) -> None:
     if len(container) == len(items) and all(map(operator.is_, _flat(container), _flat(items))):
         return
@@ -304,8 +310,8 @@ _WORD = re.compile(r"[^\W\d]\w*")
 
 def _of_library(value: Any) -> bool:
     """Whether something is part of a library that does not change while it is used."""
-    name = getattr(value, "__module__", None) or getattr(value, "__name__", None) or ""
-    return name.partition(".")[0] in _LIBRARY
+    name = getattr(value, "__module__", None) or getattr(value, "__name__", None)
+    return isinstance(name, str) and name.partition(".")[0] in _LIBRARY
 
 
 @functools.lru_cache(maxsize=1024)
