@@ -1,6 +1,6 @@
 """The compiled scan against PyTorch and JAX: forward and backward of recurrent cells, float32.
 
-    pip install -e '.[bench]' jax && python benchmarks/scan.py --check && python benchmarks/scan.py
+    pip install -e '.[bench]' && python benchmarks/scan.py --check && python benchmarks/scan.py
 
 Sizes are (time, batch, input, hidden). Every contestant gets the same weights, inputs and cotangent
 of the outputs, and ends with the gradients of inputs and weights; ``--check`` compares them. All
