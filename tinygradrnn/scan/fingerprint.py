@@ -185,9 +185,12 @@ class Fingerprint:
         kind: Any = type(value)
         parts.append(kind)
         if not self._add_attributes(value, parts):
-            if kind.__hash__ in (None, object.__hash__) and kind is not object:
+            if kind is object or hasattr(kind, "__get__"):  # as classes have them
+                self._add_identity(value, parts)
+            elif kind.__hash__ in (None, object.__hash__):
                 raise Unclear(f"it refers to a {kind.__name__}, which may change unseen")
-            parts.append(value)  # a value of its own kind: a date, a fraction, a path
+            else:
+                parts.append(value)  # a value of its own kind: a date, a fraction, a path
         if not _of_library(kind):
             self._add_class(kind, parts)
 

@@ -303,12 +303,23 @@ class Gradients:
             if v is not None:
                 enter[v] = xp.zeros(v.shape, dtype=v.dtype, device=like.device) if g is None else g
         left = run(way.plan, job.backend, values, enter, not job.reverse)
-        totals = {v: values.total(v, way.plan.totals) for v in {*way.captured} if v is not None}
-        for i, v in enumerate(way.captured):
+        reached, alive = job.program.reach.back(
+            stop - start,
+            [
+                i
+                for i, (v, g) in enumerate(zip(way.seeds, given, strict=False))
+                if v and g is not None
+            ],
+            [i for i, g in enumerate(carry) if g is not None],
+        )
+        xs = [v if i in reached else None for i, v in enumerate(way.xs)]
+        captured = [v if len(xs) + i in reached else None for i, v in enumerate(way.captured)]
+        totals = {v: values.total(v, way.plan.totals) for v in {*captured} if v is not None}
+        for i, v in enumerate(captured):
             if v is not None:
                 self.captured[i] = _sum(self.captured[i], totals[v])
         low, high = (time - stop, time - start) if job.reverse else (start, stop)
-        for found, variables in ((self.xs, way.xs), (self.states, way.states)):
+        for found, variables in ((self.xs, xs), (self.states, way.states)):
             for i, v in enumerate(variables):
                 if v is None:
                     continue
@@ -320,7 +331,13 @@ class Gradients:
                     shape = (time, *v.shape)
                     found[i] = xp.zeros(shape, dtype=v.dtype, device=like.device)
                 found[i][low:high, ...] += rows
-        return [None if v is None else left[v] for v in way.entering]
+        carry = [
+            None if v is None or i not in alive else left[v] for i, v in enumerate(way.entering)
+        ]
+        for i, v in enumerate(way.first):
+            if v is not None and i in alive:
+                carry[i] = values.full(v)[stop - start - 1 if job.reverse else 0, ...]
+        return carry
 
 
 def _sum(a: Any, b: Any) -> Any:

@@ -16,11 +16,12 @@ from tinygradrnn.ops.compare import zeros_like
 from tinygradrnn.ops.elementwise import where
 from tinygradrnn.ops.gates import gate, hold
 from tinygradrnn.scan.contract import Contract
+from tinygradrnn.scan.reach import Reach, depends_on
 from tinygradrnn.scan.rewrite import behind, rewrite
 from tinygradrnn.scan.schedule import Sorted, sort
 from tinygradrnn.scan.stacked import Steps
 from tinygradrnn.scan.trace import Trace, Traced
-from tinygradrnn.tape import Edge, Leaf, Value, execution_order, recording
+from tinygradrnn.tape import Edge, Leaf, Value, recording
 
 
 class Look(NamedTuple):
@@ -134,6 +135,8 @@ class Way(NamedTuple):
         captured: The gradients of what was captured, to be summed over time.
         entering: The cotangents of the states that leave a step, which enter it on the way back.
         states: ``dL/dh_t``, if wanted.
+        first: The gradients of states that no step gives a gradient, but that may have come in
+            with one at the first.
     """
 
     plan: Sorted
@@ -142,6 +145,7 @@ class Way(NamedTuple):
     captured: list[Var | None]
     entering: list[Var | None]
     states: list[Var | None]
+    first: list[Var | None]
 
 
 class StepProgram:
@@ -152,6 +156,7 @@ class StepProgram:
         captured: The tensors and arrays from outside, in the order of their Vars.
         forward: The sorted forward step.
         saved: Vars of the forward step that a backward step needs.
+        reach: Which gradients there are.
     """
 
     def __init__(self, recorded: Recorded, backend: Backend, name: str) -> None:
@@ -186,6 +191,9 @@ class StepProgram:
         if self.active:
             full = self.way(tuple([x.edge is not None for x in recorded.outputs]), (), False)
             self.saved = [v for v in _sources(full.plan) if v in self._kept]
+        self.reach = Reach(
+            [*recorded.xs, *self._tensors], recorded.states, recorded.outputs, recorded.new_states
+        )
         self._forward: dict[bool, Sorted] = {}
         self.needed_constants = self._constants() & {*self.saved, *self.captured}
         self.forward(False)
@@ -197,11 +205,9 @@ class StepProgram:
         return any(x.edge is not None for x in results)
 
     def _sorted(self, calls: Sequence[Call], **how: Any) -> Sorted:
-        plan = sort(
-            calls,
-            fuses_from=1 if getattr(self.backend, "fuses", False) else self.backend.fuses_from,
-            **how,
-        )
+        fuses = getattr(self.backend, "fuses", False)
+        at_hand = 1 if fuses else self.backend.fuses_from
+        plan = sort(calls, fuses_from=at_hand, adds=fuses, **how)
         if plan.body is not None:
             steps = Steps(self.backend, 0)
             plan.body.functions = {c.op: steps.forward(c.op) for c in plan.body.calls}
@@ -282,12 +288,15 @@ class StepProgram:
                 if leaving is None:  # nothing of the step's state comes from the one before
                     leaving = trace.note("zeros_like", (g,), {}).var
                 pairs.append((g.var, leaving))
+            first = [
+                gradient(x) if g is None else None for x, g in zip(r.states, entering, strict=True)
+            ]
             xs, sums = [gradient(x) for x in r.xs], [gradient(x) for x in captured]
             along = [gradient(x) if with_states else None for x in r.new_states]
         given = [s.var for s in seeds if s is not None]
         constants = self._constants()
         stacked = [*given, *(v for v in self._kept if v not in constants)]
-        results = [v for v in (*xs, *along) if v is not None]
+        results = [v for v in (*xs, *along, *first) if v is not None]
         total = [v for v in sums if v is not None]
         plan = self._sorted(
             rewrite(
@@ -306,7 +315,7 @@ class StepProgram:
         )
         variables = [None if s is None else s.var for s in seeds]
         back = [None if g is None else g.var for g in entering]
-        return Way(plan, variables, xs, sums, back, along)
+        return Way(plan, variables, xs, sums, back, along, first)
 
     def _constants(self) -> set[Var]:
         """What is the same at every step of the forward step."""
@@ -330,14 +339,6 @@ def _sources(plan: Sorted) -> list[Var]:
     if plan.body:
         used += [*plan.body.inputs, *plan.body.constants, *(b for _, b in plan.body.carried)]
     return list(dict.fromkeys(v for v in used if v not in made))
-
-
-def depends_on(results: Sequence[Value]) -> list[set[Any]]:
-    """For each result the leaves on the tape behind it."""
-    return [
-        set() if x.edge is None else {n for n in execution_order([x.edge]) if type(n) is Leaf}
-        for x in results
-    ]
 
 
 def trace_step(

@@ -17,6 +17,7 @@ from tinygradrnn.namespace import registry
 from tinygradrnn.scan.rewrite import behind
 from tinygradrnn.scan.stacked import Steps
 
+_PASSING = frozenset(["add", "expand_dims", "negative", "reshape", "squeeze", "subtract"])
 _OF_ROWS = frozenset(["sum", "mean", "max", "min", "concat", "expand_dims", "squeeze"])
 
 
@@ -47,6 +48,7 @@ class Sorted:
         totals: Put off until a sum over time asks for them.
         sums: Vars whose sum over time is wanted.
         entering: Pairs as in ``body.carried``, of which the first is also needed for all steps.
+        added: What the loop adds up over time, by the Var that carries the sum from step to step.
     """
 
     once: list[Call]
@@ -58,6 +60,7 @@ class Sorted:
     entering: list[tuple[Var, Var]]
     runner: Runner | None = None
     why: dict[Call, str] = field(default_factory=dict[Call, str])
+    added: dict[Var, Var] = field(default_factory=dict[Var, Var])
 
 
 def sort(
@@ -69,6 +72,7 @@ def sort(
     results: Iterable[Var],
     sums: Iterable[Var] = (),
     fuses_from: int | None = None,
+    adds: bool = False,
     name: str = "",
 ) -> Sorted:
     """Sort the calls that anything wanted needs.
@@ -81,6 +85,7 @@ def sort(
         results: Vars wanted for all steps.
         sums: Vars of which the sum over time is wanted.
         fuses_from: As the backend's attribute.
+        adds: Whether sums over time of what is at hand in the loop are added up there.
         name: For reading generated source.
     """
     same, known = set(constants), set(stacked)
@@ -126,8 +131,22 @@ def sort(
 
     body = None
     entering: list[tuple[Var, Var]] = []
+    added: dict[Var, Var] = {}
     if carried:
-        outside = {v for c in (*after, *totals.values()) for v in c.vars} | {*results, *sums}
+        alone = _only_summed(totals, sums) if adds else set[Var]()
+        apart = [
+            c
+            for v, c in totals.items()
+            if v in alone and c.op == "sum" and inside.issuperset(c.vars)
+        ]
+        for v in dict.fromkeys(v for c in apart for v in c.vars):
+            enters, leaves = Var(v.shape, v.dtype, "sum"), Var(v.shape, v.dtype, "sum")
+            loop.append(Call("add", (enters, v), {}, leaves))
+            added[enters] = v
+            carried = [*carried, (enters, leaves)]
+            inside.add(leaves)
+        others = [c for c in totals.values() if c not in apart]
+        outside = {v for c in (*after, *others) for v in c.vars} | {*results, *sums}
         entering = [(a, b) for a, b in carried if a in outside]
         stored = {v: None for c in loop if (v := c.output) in outside}
         first = {a for a, _ in carried}
@@ -146,7 +165,21 @@ def sort(
             name=name,
         )
     once = [call for call in order if call.output in constant and call.output not in same]
-    return Sorted(once, before, body, after, totals, sums, entering)
+    return Sorted(once, before, body, after, totals, sums, entering, added=added)
+
+
+def _only_summed(totals: dict[Var, Call], sums: Sequence[Var]) -> set[Var]:
+    """Of what was put off, that of which nothing but the sum over time is asked for."""
+    found, stack = set(sums), list(sums)
+    passing: set[Call] = set()
+    while stack:
+        call = totals.get(stack.pop())
+        shapes = {getattr(x, "shape", None) for x in call.inputs} if call else set()
+        if call and call not in passing and call.op in _PASSING and len(shapes) == 1:
+            passing.add(call)
+            found.update(call.vars)
+            stack.extend(call.vars)
+    return found - {v for c in totals.values() if c not in passing for v in c.vars}
 
 
 def _at_hand(
@@ -215,6 +248,8 @@ def run(
         assert plan.runner is not None
         outputs: dict[Var, Array] = {}
         like = next(iter(carried.values()))
+        zeros = {a: xp.zeros(a.shape, dtype=a.dtype, device=like.device) for a in plan.added}
+        carried = {**carried, **zeros}
         shifted = {b: a for a, b in plan.entering if a is not b}
         for v in body.outputs:
             a = shifted.get(v)
@@ -236,6 +271,7 @@ def run(
         )
         left = {a: end for (a, _), end in zip(body.carried, result, strict=True)}
         values.stacked.update(outputs)
+        values.added.update((v, left[a]) for a, v in plan.added.items())
         for a, b in plan.entering:
             if a is b:
                 values.stacked[a] = xp.broadcast_to(carried[a], (time, *a.shape))

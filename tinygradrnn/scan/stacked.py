@@ -24,12 +24,14 @@ class Steps:
     Attributes:
         stacked: Arrays ``(time, *shape)``.
         constant: Arrays ``shape``.
+        added: Sums over time that the loop has made, ``shape``.
     """
 
     def __init__(self, backend: Backend, time: int) -> None:
         self.backend, self.time = backend, time
         self.stacked: Values = {}
         self.constant: Values = {}
+        self.added: Values = {}
 
     def forward(self, name: str) -> Callable[..., Array]:
         """An operation's forward function on this backend."""
@@ -297,6 +299,8 @@ def _rows_times_rows(s: Steps, source: Var, b: Var, made: dict[Var, Call]) -> Ar
 def _total_sum(s: Steps, call: Call, made: dict[Var, Call]) -> Array | None:
     (x,) = call.inputs
     assert isinstance(x, Var)
+    if x in s.added:
+        return s.forward("sum")(s.added[x], **call.params)
     s.ensure(x, made)
     if not s.is_stacked(x):
         return None
