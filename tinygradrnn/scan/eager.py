@@ -91,21 +91,21 @@ def scan(
             f"scan: truncation is {truncation!r}; expected a plan such as tgr.bptt.Chunk(32)"
         )
     plan = None if checkpoint is None else plan_of(checkpoint)
-    with collecting_less:
-        loop = Loop(cell, xs, state, lengths=lengths, reverse=reverse)
-        refuse_outgrown(loop.state)
-        if truncation is not None:
-            loop.follow(truncation.schedule(loop.time))
-        if plan is not None:
-            plan.check(loop.time)
-        if mode != "eager":
-            from tinygradrnn.scan.compiled import scan_compiled
+    loop = Loop(cell, xs, state, lengths=lengths, reverse=reverse)
+    refuse_outgrown(loop.state)
+    if truncation is not None:
+        loop.follow(truncation.schedule(loop.time))
+    if plan is not None:
+        plan.check(loop.time)
+    if mode != "eager":
+        from tinygradrnn.scan.compiled import scan_compiled
 
-            try:
-                return scan_compiled(loop, plan, return_states)
-            except UntraceableError as why:
-                if mode == "compiled":
-                    raise UntraceableError(f"scan: {loop.name} cannot be compiled: {why}") from None
+        try:
+            return scan_compiled(loop, plan, return_states)
+        except UntraceableError as why:
+            if mode == "compiled":
+                raise UntraceableError(f"scan: {loop.name} cannot be compiled: {why}") from None
+    with collecting_less:
         return loop.stacked(*loop.run(plan, return_states), return_states)
 
 
