@@ -97,7 +97,7 @@ def stream(
         raise DtypeError(f"stream: the plan is {plan!r}; expected Chunk(k) or Window(k1, k2)")
     k1, k2 = (plan.k, plan.k) if isinstance(plan, Chunk) else (plan.k1, plan.k2)
     loop = Loop(cell, xs, state, lengths=lengths)
-    refuse_outgrown(loop.state)
+    refuse_outgrown(loop.begin, loop.carried.structure)
     edges = [x.edge for x in tree.flatten(xs)[0] if isinstance(x, Tensor) and x.edge]
     if not all(isinstance(edge, Leaf) for edge in edges):
         raise GradientError(

@@ -197,7 +197,7 @@ class RecurrentLayer(Module):
             leaves = [cast("Tensor", as_value(leaf)) for leaf in structure.leaves(state, "state")]
         except tree.StructureError as error:
             raise ShapeError(f"{name}: {error}") from None
-        refuse_outgrown(structure.unflatten(leaves))  # scan sees new tensors, cut from these
+        refuse_outgrown(leaves, structure)  # scan sees new tensors, cut from these
         rows: list[Any] = []
         for path, leaf, size in zip(structure.paths("state"), leaves, sizes, strict=True):
             expected = (n, size) if single else (n, batch, size)

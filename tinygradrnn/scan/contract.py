@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tinygradrnn import tree
@@ -16,9 +17,8 @@ class Contract:
     Looked at after each step, as a wrong one would otherwise broadcast, or fail much later.
     """
 
-    def __init__(self, what: str, example: Any) -> None:
-        leaves, self.structure = tree.flatten(example)
-        self.what, self.example = what, example
+    def __init__(self, what: str, leaves: Sequence[Any], structure: tree.Structure) -> None:
+        self.what, self.structure = what, structure
         self.looks = [
             (leaf.raw.shape, leaf.raw.dtype) if isinstance(leaf, Tensor) else ((), None)
             for leaf in leaves
@@ -52,7 +52,7 @@ class Contract:
         return self.structure.paths(self.what)[i]
 
 
-def refuse_outgrown(state: Any) -> None:
+def refuse_outgrown(leaves: Sequence[Tensor], structure: tree.Structure) -> None:
     """Raise if a carried state was computed with weights that an optimiser has since replaced.
 
     Raises:
@@ -60,7 +60,6 @@ def refuse_outgrown(state: Any) -> None:
     """
     if not recording.enabled:  # nothing will be differentiated, so nothing can be wrong
         return
-    leaves, structure = tree.flatten(state)
     for i, leaf in enumerate(leaves):
         found = None if leaf.edge is None else outgrown(leaf.edge)
         if found is None:

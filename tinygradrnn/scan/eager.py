@@ -92,7 +92,7 @@ def scan(
         )
     plan = None if checkpoint is None else plan_of(checkpoint)
     loop = Loop(cell, xs, state, lengths=lengths, reverse=reverse)
-    refuse_outgrown(loop.state)
+    refuse_outgrown(loop.begin, loop.carried.structure)
     if truncation is not None:
         loop.follow(truncation.schedule(loop.time))
     if plan is not None:
@@ -133,7 +133,9 @@ class Loop:
         self.time = _check_time(columns, paths)
         if state is None:
             state = _initial_state(cell, self.name, columns[0])
-        self.state = tree.map(as_value, state)
+        leaves, structure = tree.flatten(state)
+        self.begin: list[Tensor] = [cast("Tensor", as_value(leaf)) for leaf in leaves]
+        self.state = structure.unflatten(self.begin)
         self.lengths = None
         if lengths is not None:
             self.lengths = Lengths(lengths, columns, paths)
@@ -141,8 +143,7 @@ class Loop:
         self.columns = columns
         self._rows: list[tuple[Tensor, ...]] | None = None
         self.reverse = reverse
-        self.carried = Contract("state", self.state)
-        self.begin: list[Tensor] = self.carried.structure.leaves(self.state)
+        self.carried = Contract("state", self.begin, structure)
         self.produced: Contract | None = None
         self.schedule: Schedule | None = None
         self.marks: tuple[Any, ...] = ()
@@ -192,7 +193,7 @@ class Loop:
                 state_leaves = carried.check(new_state, t)
                 produced = self.produced
                 if produced is None:
-                    produced = self.produced = Contract("output", output)
+                    produced = self.produced = Contract("output", *tree.flatten(output))
                 output_leaves = produced.check(output, t)
                 if lengths is not None and t >= lengths.shortest:
                     old = carried.structure.leaves(state)

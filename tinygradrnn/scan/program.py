@@ -88,10 +88,10 @@ def record(
             raise UntraceableError(trace.refusal)
         if type(result) is not tuple or len(result) != 2:
             raise ShapeError("the cell does not return (output, state)")
-        carried, produced = Contract("state", state[0].unflatten(state_leaves)), None
+        carried = Contract("state", state_leaves, state[0])
         new: list[Any] = carried.check(tree.map(_inside(trace), result[1]), 0)
         made = tree.map(_inside(trace), result[0])
-        produced = Contract("output", made)
+        produced = Contract("output", *tree.flatten(made))
         out: list[Any] = produced.check(made, 0)
         going: Any = None
         if batch is not None:
