@@ -230,8 +230,6 @@ class Fingerprint:
 
     def _add_function(self, f: types.FunctionType, parts: list[Any]) -> None:
         self._add_identity(f.__code__, parts)
-        if _of_library(f):
-            return
         for cell in f.__closure__ or ():
             try:
                 item = cell.cell_contents
@@ -246,7 +244,8 @@ class Fingerprint:
             self._add(f.__kwdefaults__, parts)
         if f.__dict__:
             self._add(f.__dict__, parts)
-        self._add_names(f.__globals__, _names(f.__code__), parts, direct=True)
+        if not _of_library(f):
+            self._add_names(f.__globals__, _names(f.__code__), parts, direct=True)
 
     def _add_names(
         self, space: dict[str, Any], names: Sequence[str], parts: list[Any], direct: bool = False
