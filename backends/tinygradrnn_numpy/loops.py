@@ -126,16 +126,13 @@ class _Writer:
 
     def _last_uses(self) -> dict[Var, int]:
         """For each Var the last call that reads it or a view of it."""
-        last: dict[Var, int] = {}
+        leaving = [*self.body.outputs, *(b for _, b in self.body.carried)]
+        last = dict.fromkeys(leaving, len(self.body.calls))
         for i in range(len(self.body.calls) - 1, -1, -1):
             call = self.body.calls[i]
             until = last.get(call.output, i) if call.op in _VIEWS else i
             for v in call.vars:
                 last[v] = max(last.get(v, -1), until)
-        for v in self.body.outputs:
-            last[v] = len(self.body.calls)
-        for _, b in self.body.carried:
-            last[b] = len(self.body.calls)
         return last
 
     def scratch(self, shape: tuple[int, ...], dtype: Any, zeros: bool = False) -> _Place:

@@ -32,7 +32,8 @@ def is_light(call: Call) -> bool:
         return ndim > 1 and axis in (-1, ndim - 1, (-1,), (ndim - 1,))
     if call.op in ("getitem", "place"):
         key = call.params["key"]
-        return (len(key) > 1 and key[0] == slice(None)) or key[:1] == (slice(0, v.shape[0], 1),)
+        shape = v.shape if call.op == "getitem" else call.output.shape
+        return len(shape) > 1 and key[:1] in ((slice(None),), (slice(0, shape[0], 1),))
     return False
 
 
