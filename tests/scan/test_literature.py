@@ -133,7 +133,7 @@ def fast_gated(w: Weights) -> tuple[Cell, Any]:
 
 
 def exponential(w: Weights) -> tuple[Cell, Any]:
-    """sLSTM with its stabiliser (Beck et al. 2024, equations 8 to 17)."""
+    """The sLSTM with its stabiliser (Beck et al. 2024, equations 8 to 17)."""
     w_x, r, b = w(F, 4 * H), w(H, 4 * H), w(4 * H)
 
     def cell(x: Any, state: Any) -> Any:
@@ -273,7 +273,8 @@ def phased(w: Weights) -> tuple[Cell, Any]:
 
 CELLS = [
     sru, highway, clockwork, multiplicative, diagonal, antisymmetric, fast_gated, exponential,
-    matrix_memory, neural_stack, memory_network, experts, shift_register, differential, echo, phased,
+    matrix_memory, neural_stack, memory_network, experts, shift_register, differential, echo,
+    phased,
 ]  # fmt: skip
 
 
