@@ -97,6 +97,11 @@ class Builder(ir.IRBuilder):
         called = function(self.module, f"llvm.{name}.{short}", [kind] * len(values), kind)
         return self.call(called, values)
 
+    def clear(self, target: Any, size: Any) -> None:
+        """Fill bytes with zeros."""
+        called = function(self.module, "llvm.memset.p0.i64", [POINTER, I8, I64, I1])
+        self.call(called, [target, I8(0), size, I1(0)])
+
     def prefetch(self, address: Any, writing: int = 0) -> None:
         """Have what will be read soon brought to the first cache."""
         called = function(self.module, "llvm.prefetch.p0", [POINTER, I32, I32, I32])

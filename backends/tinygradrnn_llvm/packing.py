@@ -82,8 +82,9 @@ def emit_packing(module: Any, name: str, scalar: Any, width: int, turned: bool) 
     made = ir.Function(module, ir.FunctionType(VOID, [POINTER, I64, I64, I64, POINTER]), name)
     matrix, stride, depth, columns, out = made.args
     b, size = Builder(made.append_basic_block("entry")), itemsize(scalar)
-    # Squares of this size go with the panel's width; of width 1 there are none.
-    lanes = math.gcd(width, 8)
+    # Squares of this size go with the panel's width; of width 1 there are none. Larger ones are no
+    # faster, and take LLVM long.
+    lanes = math.gcd(width, 4)
     vector = vector_of(scalar, lanes)
 
     def element(row: Any, column: Any) -> Any:
@@ -105,7 +106,7 @@ def emit_packing(module: Any, name: str, scalar: Any, width: int, turned: bool) 
 
         def row_with_zeros(row: Any) -> None:
             at = place(row)
-            b.store(ir.Constant(ir.ArrayType(scalar, width), None), at, align=size)
+            b.clear(at, I64(width * size))
 
             def one(column: Any) -> None:
                 x = b.load(element(row, b.add(first, column)), typ=scalar, align=size)
@@ -115,11 +116,12 @@ def emit_packing(module: Any, name: str, scalar: Any, width: int, turned: bool) 
 
         def square(row: Any) -> None:
             def one(start: Any) -> None:
-                column = b.add(first, start)
-                turned = _turned(b, vector, lambda i: element(row, b.add(column, I64(i))))
-                for i, x in enumerate(turned):
-                    at = b.offset(place(b.add(row, I64(i))), b.mul(start, I64(size)))
-                    b.store(x, at, align=size)
+                heads = [element(row, b.add(first, start))]
+                for _ in range(lanes - 1):
+                    heads.append(b.offset(heads[-1], b.mul(stride, I64(size))))
+                at = b.offset(place(row), b.mul(start, I64(size)))
+                for i, x in enumerate(_turned(b, vector, heads)):
+                    b.store(x, b.offset(at, i * width * size), align=size)
 
             b.loop(I64(0), I64(width), lanes, one)
 
@@ -169,10 +171,10 @@ def pack(matrix: Any, p: Panels, out: int) -> None:
     function(begin, stride // matrix.itemsize, p.depth, p.columns, out)
 
 
-def _turned(b: Builder, vector: Any, column: Any) -> list[Any]:
+def _turned(b: Builder, vector: Any, columns: list[Any]) -> list[Any]:
     """The rows of a square, of the addresses of its columns."""
     lanes, half = vector.count, vector.count // 2
-    rows = [b.load(column(i), typ=vector, align=itemsize(vector.element)) for i in range(lanes)]
+    rows = [b.load(at, typ=vector, align=itemsize(vector.element)) for at in columns]
     # Zip the first half of the vectors with the second: after log2(lanes) times it is transposed.
     zips = [[x for i in range(half) for x in (k + i, k + i + lanes)] for k in (0, half)]
     masks = [ir.Constant(ir.VectorType(I32, lanes), some) for some in zips]

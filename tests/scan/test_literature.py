@@ -285,7 +285,7 @@ def results(make: Any, mode: str, **options: Any) -> list[Any]:
     begin = tree.map(lambda s: tgr.tensor(s, requires_grad="float" in str(s.dtype)), state)
     outputs, last, states = tgr.scan(cell, xs, begin, mode=mode, return_states=True, **options)
     leaves = [outputs, *tree.flatten(last)[0], *tree.flatten(states)[0]]
-    loss = sum(tgr.sum(tgr.sin(leaf * 1.0)) for leaf in leaves if "float" in str(leaf.dtype))
+    loss: Any = sum(tgr.sum(tgr.sin(leaf * 1.0)) for leaf in leaves if "float" in str(leaf.dtype))
     wanted = [xs, *(s for s in tree.flatten(begin)[0] if s.requires_grad), *w.all]
     gradients = tgr.grad(loss, wanted, allow_unused=True)
     return [None if x is None else x.numpy() for x in (*leaves, *gradients)]
