@@ -37,6 +37,7 @@ if hasattr(os, "sched_setaffinity"):  # before any library counts the processors
 import numpy as np
 
 import contest
+import roofline
 
 SIZES = [
     (64, 1, 64, 64),
@@ -302,11 +303,19 @@ def numpy_product(size: contest.Size) -> Callable[[], Any]:
     return lambda: a @ b
 
 
+def numpy_row(size: contest.Size) -> Callable[[], Any]:
+    rng = np.random.default_rng(0)
+    row, matrix = rng.random(size[0], dtype=np.float32), rng.random(size, dtype=np.float32)
+    return lambda: row @ matrix
+
+
+Points = dict[tuple[str, str], list[tuple[int, float]]]
 PRODUCTS: dict[str, Callable[[contest.Size], Callable[[], Any]]] = {
     "torch.mm": torch_product,
     "onednn": lambda size: torch_product(size, onednn=True),
     "numpy-matmul": numpy_product,
 }
+ROW = {"numpy-row": numpy_row}
 
 
 def best_rate(rounds: int) -> float:
@@ -315,12 +324,22 @@ def best_rate(rounds: int) -> float:
     return 2 * 2048**3 / min(seconds for (seconds,) in table.values())
 
 
-def show_rates(tasks: list[Task], table: dict[str, list[float]], best: float) -> None:
+def reading_rate(rounds: int) -> float:
+    """Bytes in a second at which a matrix of 1 MB is read in a product with one row."""
+    ((seconds,),) = contest.race(__file__, list(ROW), [(512, 512)], rounds).values()
+    return 4 * 512**2 / seconds
+
+
+def show_rates(tasks: list[Task], table: dict[str, list[float]], best: float) -> Points:
     """How much of the machine's best rate the cells' products reach, all else being for free."""
     print(f"GFLOP/s of the matrix products, and their share of {best / 1e9:.0f} GFLOP/s")
+    points: Points = {}
     for name, medians in table.items():
         rates = [task.flops / seconds for task, seconds in zip(tasks, medians, strict=True)]
         print(f"{name:11}  " + "".join(f"{r / 1e9:18.1f} {r / best:7.1%}" for r in rates))
+        some = zip(tasks, rates, strict=True)
+        points[name, tasks[0].cell] = [(task.size[1], rate) for task, rate in some]
+    return points
 
 
 # -------------------------------------------------------------- looked at in a process of their own
@@ -448,6 +467,7 @@ def main() -> None:
     parser.add_argument(
         "--roofline", action="store_true", help="rates, too, and the machine's best"
     )
+    parser.add_argument("--picture", type=Path, help="draw the rates into this file (matplotlib)")
     instead = parser.add_argument_group("instead of the race")
     instead.add_argument("--check", action="store_true", help="do all compute the same?")
     instead.add_argument("--memory", action="store_true", help="peak resident memory")
@@ -455,8 +475,8 @@ def main() -> None:
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--probe", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.serve in PRODUCTS:
-        contest.serve(args.serve, lambda name, size: PRODUCTS[name](size))
+    if args.serve in PRODUCTS | ROW:
+        contest.serve(args.serve, lambda name, size: (PRODUCTS | ROW)[name](size))
         return
     if args.serve:
         contest.serve(args.serve, lambda name, size: CONTESTANTS[name](Task(args.cell[0], size)))
@@ -467,7 +487,8 @@ def main() -> None:
         return
     if (load := os.getloadavg()[0]) > 0.5:
         print(f"this machine is or was just busy (load {load:.1f}): times may be longer")
-    best = best_rate(args.rounds) if args.roofline else None
+    best = best_rate(args.rounds) if args.roofline or args.picture else None
+    points: Points = {}
     for cell in args.cell:
         tasks = [Task(cell, tuple(size)) for size in args.size or SIZES]
         names = contestants_for(cell, args.only)
@@ -482,7 +503,9 @@ def main() -> None:
             sizes = [task.size for task in tasks]
             table = contest.race(__file__, names, sizes, args.rounds, ["--cell", cell])
             if best:
-                show_rates(tasks, table, best)
+                points |= show_rates(tasks, table, best)
+    if args.picture and best:
+        roofline.draw(args.picture, points, best, reading_rate(args.rounds))
 
 
 if __name__ == "__main__":
