@@ -57,5 +57,5 @@ def draw(
         xlabel="operations for each byte of the weights (half the batch)",
         ylabel="GFLOP/s of the matrix products",
     )
-    axes.legend(fontsize="x-small", ncols=2)
+    axes.legend(fontsize="x-small", ncols=2, loc="lower right")
     figure.savefig(file)

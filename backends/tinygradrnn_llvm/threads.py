@@ -19,7 +19,7 @@ import numpy as np
 # that is done, or that it must be woken.
 _IDLE, _GIVEN, _TAKEN, _DONE, _ASLEEP = range(5)
 _BOX = 128  # bytes: mailboxes share no line of the cache
-_POLITE = 512  # looks, after which another thread may have the processor; a power of two
+_POLITE = 8192  # looks, after which another thread may have the processor; a power of two
 _PATIENCE = 20_000  # looks into the mailbox before going to sleep: some tenths of a millisecond
 
 
@@ -81,7 +81,7 @@ work:
   store atomic i64 {_DONE}, ptr %box release, align 8
   br label %look
 wait:
-  call void @rest(i64 %looks)
+  {pause}
   %more = add i64 %looks, 1
   %tired = icmp ugt i64 %more, %patience
   br i1 %tired, label %rest, label %again
