@@ -19,19 +19,23 @@ import numpy as np
 # that is done, or that it must be woken.
 _IDLE, _GIVEN, _TAKEN, _DONE, _ASLEEP = range(5)
 _BOX = 128  # bytes: mailboxes share no line of the cache
-_POLITE = 8192  # looks, after which another thread may have the processor; a power of two
+_POLITE = 512  # looks, after which another thread may have the processor; a power of two
 _PATIENCE = 20_000  # looks into the mailbox before going to sleep: some tenths of a millisecond
 
 
 @cache
 def count() -> int:
-    """How many threads a loop or a product may use; found out once."""
+    """How many threads a loop or a product may use; found out once.
+
+    Not more than there are processors: who waits, waits awake.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    most = len(affinity(0)) if affinity else os.cpu_count() or 1
     for name in ("TINYGRADRNN_NUM_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(name, "").split(",")[0].strip()
         if text.isdigit() and int(text) > 0:
-            return int(text)
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+            return min(int(text), most)
+    return most
 
 
 def source(triple: str) -> str:

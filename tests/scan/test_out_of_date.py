@@ -431,6 +431,12 @@ def test_random_numbers_of_ours() -> None:
     assert found[0].shape == found[1].shape
 
 
+def test_a_cell_that_refers_to_very_much() -> None:
+    for many in ([0.5] * 20_000, {i: 0.5 for i in range(20_000)}, [[0.5] for _ in range(20_000)]):
+        thing = Thing(many=many)
+        assert "more objects" in str(tgr.explain(scaled(lambda t=thing: len(t.many)), X, H).reason)
+
+
 def test_the_reason_is_told() -> None:
     def prefers(x: Any, h: Any) -> Any:
         return h, h + x if h.sum() > 0 else h

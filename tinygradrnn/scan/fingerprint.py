@@ -65,7 +65,7 @@ class Fingerprint:
     """
 
     __slots__ = ("_bytes", "_classes", "_put_back", "_seen", "kept", "key", "tensors")
-    LIMIT = 5000
+    LIMIT = 10_000
     """Objects to look at."""
     BYTES = 1 << 18
     """Bytes of NumPy's arrays to look at."""
@@ -109,8 +109,7 @@ class Fingerprint:
         if seen is not None:
             parts.append(("again", seen[0]))
             return
-        if len(self._seen) > self.LIMIT:
-            raise Unclear("it refers to more objects than are looked through")
+        self._count(len(self._seen))
         self._seen[id(value)] = len(self._seen), value
         self._remember(value)
         if isinstance(value, Value):
@@ -134,12 +133,14 @@ class Fingerprint:
         elif hasattr(kind, "shape") and hasattr(kind, "dtype") and hasattr(kind, "ndim"):
             self._add_array(value, parts)
         elif isinstance(value, Mapping):
+            self._count(len(parts) + len(value))
             parts.append((kind, len(value)))
             for name, item in value.items():
                 self._add(name, parts)
                 self._add(item, parts)
             self._add_attributes(value, parts)
         elif isinstance(value, (Sequence, Set)):
+            self._count(len(parts) + len(value))
             parts.append((kind, len(value)))
             for item in value:
                 self._add(item, parts)
@@ -162,6 +163,10 @@ class Fingerprint:
             self._add(value.get(None), parts)
         else:
             self._add_object(value, parts)
+
+    def _count(self, objects: int) -> None:
+        if objects > self.LIMIT:
+            raise Unclear("it refers to more objects than are looked through")
 
     def _add_array(self, value: Any, parts: list[Any]) -> None:
         """An array that is no Tensor: a cell may read its values unseen, so they count."""
