@@ -432,7 +432,7 @@ def test_random_numbers_of_ours() -> None:
 
 
 def test_a_cell_that_refers_to_very_much() -> None:
-    for many in ([0.5] * 20_000, {i: 0.5 for i in range(20_000)}, [[0.5] for _ in range(20_000)]):
+    for many in ([0.5] * 20_000, dict.fromkeys(range(20000), 0.5), [[0.5] for _ in range(20_000)]):
         thing = Thing(many=many)
         assert "more objects" in str(tgr.explain(scaled(lambda t=thing: len(t.many)), X, H).reason)
 
