@@ -27,7 +27,7 @@ class LlvmBackend(NumpyBackend):
         BackendError: llvmlite is not installed, or another device than the CPU is asked for.
     """
 
-    fuses = True
+    fuses_from = 1
     overrides: ClassVar[Mapping[str, Callable[..., Any]]] = {
         **NumpyBackend.overrides,
         "matmul": _matmul,

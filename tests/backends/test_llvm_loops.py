@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -522,6 +524,28 @@ def test_any_number_of_threads(count: int, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(threads, "count", lambda: count)
     for batch in (1, 2, 7, 25):
         check(lstm(batch, 40), time=20)
+
+
+def test_helpers_that_fell_asleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "count", lambda: 3)
+    for _ in range(3):
+        check(lstm(9, 40), time=20)
+        time.sleep(0.03)
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "expected"),
+    [("2", "3", 2), (None, "3,2", 3), ("many", None, 4), ("99", "1", 4)],
+)
+def test_the_number_of_threads(
+    own: str | None, others: str | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 5}, raising=False)
+    for name, value in (("TINYGRADRNN_NUM_THREADS", own), ("OMP_NUM_THREADS", others)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert threads.count.__wrapped__() == expected
 
 
 def test_runners_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,9 +205,7 @@ class StepProgram:
         return any(x.edge is not None for x in results)
 
     def _sorted(self, calls: Sequence[Call], **how: Any) -> Sorted:
-        fuses = getattr(self.backend, "fuses", False)
-        at_hand = 1 if fuses else self.backend.fuses_from
-        plan = sort(calls, fuses_from=at_hand, adds=fuses, **how)
+        plan = sort(calls, fuses_from=self.backend.fuses_from, **how)
         if plan.body is not None:
             steps = Steps(self.backend, 0)
             plan.body.functions = {c.op: steps.forward(c.op) for c in plan.body.calls}

@@ -60,7 +60,6 @@ class Sorted:
     sums: list[Var]
     entering: list[tuple[Var, Var]]
     runner: Runner | None = None
-    why: dict[Call, str] = field(default_factory=dict[Call, str])
     added: dict[Var, Var] = field(default_factory=dict[Var, Var])
 
 
@@ -73,7 +72,6 @@ def sort(
     results: Iterable[Var],
     sums: Iterable[Var] = (),
     fuses_from: int | None = None,
-    adds: bool = False,
     name: str = "",
 ) -> Sorted:
     """Sort the calls that anything wanted needs.
@@ -86,7 +84,6 @@ def sort(
         results: Vars wanted for all steps.
         sums: Vars of which the sum over time is wanted.
         fuses_from: As the backend's attribute.
-        adds: Whether sums over time of what is at hand in the loop are added up there.
         name: For reading generated source.
     """
     same, known = set(constants), set(stacked)
@@ -104,9 +101,10 @@ def sort(
             recurrent.add(call.output)
     required = {v for v in behind(made, leaving) if v in recurrent}
     inside = {call.output for call in order if call.output in required}
+    largest = max((math.prod(call.output.shape) for call in order), default=0)
+    fuses = fuses_from is not None and largest >= fuses_from
     if carried:
-        largest = max((math.prod(call.output.shape) for call in order), default=0)
-        if fuses_from is not None and largest >= fuses_from:
+        if fuses:
             inside |= _at_hand(order, constant, recurrent, required)
         inside |= {
             call.output for call in order if call.op == "concat" and inside.issuperset(call.vars)
@@ -134,7 +132,7 @@ def sort(
     entering: list[tuple[Var, Var]] = []
     added: dict[Var, Var] = {}
     if carried:
-        alone = _only_summed(totals, sums) if adds else set[Var]()
+        alone = _only_summed(totals, sums) if fuses else set[Var]()
         apart = [
             c
             for v, c in totals.items()
