@@ -30,6 +30,7 @@ def draw(
         bytes_a_second: How fast a matrix is read in a product with a single row.
     """
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -40,22 +41,27 @@ def draw(
     ]
     intensities.append(2 * ends[-1])
     roof = [min(best, x * bytes_a_second) / 1e9 for x in intensities]
-    axes.plot(intensities, roof, color="0.6", label="what products alone reach")
+    axes.plot(intensities, roof, color="0.6")
+    names = list(dict.fromkeys(name for name, _ in points))
     for (name, cell), some in points.items():
+        beside = 1.05 ** (names.index(name) - (len(names) - 1) / 2)  # so that few cover others
         axes.plot(
-            [batch / 2 for batch, _ in some],
+            [batch / 2 * beside for batch, _ in some],
             [rate / 1e9 for _, rate in some],
             linestyle="none",
             marker=_MARKERS[cell],
-            color=_COLOURS.get(name, "0.4"),
+            color=_COLOURS.get(name, "0.6"),
             markerfacecolor="none",
-            label=f"{name}, {cell}",
         )
+    cells = dict.fromkeys(cell for _, cell in points)
+    signs = [Line2D([], [], color=_COLOURS.get(name, "0.6"), lw=4, label=name) for name in names]
+    signs += [Line2D([], [], ls="", marker=_MARKERS[c], color="0.2", label=c) for c in cells]
+    figure.legend(handles=signs, loc="outside right upper", fontsize="small")
     axes.set(
         xscale="log",
         yscale="log",
         xlabel="operations for each byte of the weights (half the batch)",
         ylabel="GFLOP/s of the matrix products",
+        title="grey: what products alone reach",
     )
-    axes.legend(fontsize="x-small", ncols=2, loc="lower right")
     figure.savefig(file)
