@@ -14,7 +14,6 @@ from tinygradrnn.scan.eager import Loop
 from tinygradrnn.scan.program import StepProgram, Way
 from tinygradrnn.scan.rewrite import behind
 from tinygradrnn.scan.schedule import Sorted
-from tinygradrnn.tape import nbytes
 
 _PLACES = {
     "once": "once for each call of scan: the same at every step",
@@ -144,11 +143,7 @@ def explain(
                 found.sources[which] = str(notes.pop("source"))
             if notes:
                 found.notes[which] = "; ".join(f"{k}: {v}" for k, v in notes.items())
-    theirs = {*program.stacked, *program.captured, *program.trace.made}
-    for v in program.saved:
-        if v not in theirs and v not in program.needed_constants:
-            size = nbytes(backend.xp.empty((1,), dtype=v.dtype)) * math.prod(v.shape)
-            found.saved.append((names[v], v.shape, size))
+    found.saved = [(names[v], v.shape, program.bytes_of(v)) for v in program.kept]
     return found
 
 

@@ -85,7 +85,7 @@ class Job:
         parts: Sequence[int] = ()
         if self.plan is not None:
             size = sum(nbytes(x) for x in begin)
-            step = self._step_bytes()
+            step = sum(map(self.program.bytes_of, self.program.kept))
             fixed = sum(map(nbytes, self.captured))
             self.report = self.plan.report = self.plan.divide(self.time, size, step, fixed)
             parts = self.report.segments
@@ -119,25 +119,9 @@ class Job:
         kept = Steps(self.backend, values.time)
         wanted = self.program.saved
         kept.stacked = {v: values.stacked[v] for v in wanted if v in values.stacked}
-        kept.constant = {
-            v: x
-            for v, x in values.constant.items()
-            if v in values.constant and (v in self.program.needed_constants)
-        }
+        same = self.program.needed_constants
+        kept.constant = {v: x for v, x in values.constant.items() if v in same}
         return kept
-
-    def _step_bytes(self) -> int:
-        program = self.program
-        theirs = set(program.stacked)
-        same = program.needed_constants
-        total = 0
-        for v in program.saved:
-            if v not in theirs and v not in same:
-                size = 1
-                for n in v.shape:
-                    size *= n
-                total += size * nbytes(self.backend.xp.empty((1,), dtype=v.dtype))
-        return total
 
     def _measure(self, stretches: list[Stretch]) -> None:
         assert self.report is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from tinygradrnn.scan.rewrite import behind, rewrite
 from tinygradrnn.scan.schedule import Sorted, sort
 from tinygradrnn.scan.stacked import Steps
 from tinygradrnn.scan.trace import Trace, Traced
-from tinygradrnn.tape import Edge, Leaf, Value, recording
+from tinygradrnn.tape import Edge, Leaf, Value, nbytes, recording
 
 
 class Look(NamedTuple):
@@ -197,6 +198,16 @@ class StepProgram:
         self._forward: dict[bool, Sorted] = {}
         self.needed_constants = self._constants() & {*self.saved, *self.captured}
         self.forward(False)
+
+    @property
+    def kept(self) -> list[Var]:
+        """What each step keeps for the way back, besides what came in."""
+        theirs = {*self.stacked, *self.needed_constants}
+        return [v for v in self.saved if v not in theirs]
+
+    def bytes_of(self, v: Var) -> int:
+        """The bytes of a Var in one step."""
+        return math.prod(v.shape) * nbytes(self.backend.xp.empty((1,), dtype=v.dtype))
 
     @property
     def active(self) -> bool:
