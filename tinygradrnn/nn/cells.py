@@ -60,7 +60,7 @@ class GatedCell(Cell):
     Shapes: x ``(batch, input_size)``, or with more leading axes or none, which h must have too.
     """
 
-    gates: ClassVar[int] = 1
+    gates: ClassVar[tuple[str, ...]] = ("h",)
     proj_size: int = 0
 
     def __init__(
@@ -74,7 +74,7 @@ class GatedCell(Cell):
     ) -> None:
         check_sizes(type(self).__name__, input_size=input_size, hidden_size=hidden_size)
         self.input_size, self.hidden_size = input_size, hidden_size
-        rows, rng = self.gates * hidden_size, init.generator(rng)
+        rows, rng = len(self.gates) * hidden_size, init.generator(rng)
 
         def draw(*shape: int) -> Parameter:
             return Parameter(init.fan_in_uniform(shape, hidden_size, rng=rng, dtype=dtype))
@@ -199,7 +199,7 @@ class GRUCell(GatedCell):
     (2, 4)
     """
 
-    gates = 3
+    gates = ("r", "z", "n")
 
     def forward(self, x: Any, state: Any) -> tuple[Tensor, Tensor]:
         """The new h, as output and as state."""
@@ -269,7 +269,8 @@ class LSTMCell(GatedCell):
     ((7, 5, 2), (5, 2), (5, 4))
     """
 
-    gates = 4
+    gates = ("i", "f", "g", "o")
+    forget_gate: ClassVar[str] = "f"
 
     def __init__(
         self,

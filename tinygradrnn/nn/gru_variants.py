@@ -47,7 +47,7 @@ class ChoGRUCell(GatedCell):
     (5, 2, 4)
     """
 
-    gates = 3
+    gates = ("r", "z", "n")
 
     def forward(self, x: Any, state: Any) -> tuple[Tensor, Tensor]:
         """The new h, as output and as state."""
@@ -87,7 +87,7 @@ class MinimalGatedCell(GatedCell):
     (5, 2, 4)
     """
 
-    gates = 2
+    gates = ("f", "n")
 
     def forward(self, x: Any, state: Any) -> tuple[Tensor, Tensor]:
         """The new h, as output and as state."""
@@ -101,7 +101,7 @@ class MinimalGatedCell(GatedCell):
 def _reset_before(cell: GatedCell, x: Any, h: Any) -> tuple[Tensor, Tensor, Any]:
     """What x and h give to the gates, and the function that makes the candidate, the last part."""
     check_step(cell, x, h)
-    sizes = [(cell.gates - 1) * cell.hidden_size, cell.hidden_size]
+    sizes = [(len(cell.gates) - 1) * cell.hidden_size, cell.hidden_size]
     w_gates, w_n = split(cell.weight_hh, sizes)
     b_gates, b_n = (None, None) if cell.bias_hh is None else split(cell.bias_hh, sizes)
 
@@ -140,7 +140,7 @@ class LayerNormGRUCell(GatedCell):
     (5, 2, 4)
     """
 
-    gates = 3
+    gates = ("r", "z", "n")
 
     def __init__(
         self,

@@ -134,8 +134,8 @@ def forget_gate_bias_(cell: Any, value: float = 1.0) -> None:
     the sum (Gers et al. 2000; Jozefowicz et al. 2015, who recommend 1).
 
     Args:
-        cell: An LSTM cell, or another whose `forget_gate` says which of its `gates` stacked parts
-            it is. For a wrapper or a stack, call it for each cell within.
+        cell: An LSTM cell, or another whose `gates` names the stacked parts of its weights, and
+            `forget_gate` one of them. For a wrapper or a stack, call it for each cell within.
         value: The new bias.
 
     Raises:
@@ -146,9 +146,8 @@ def forget_gate_bias_(cell: Any, value: float = 1.0) -> None:
     >>> (cell.bias_ih + cell.bias_hh)[2:4]
     tensor([1., 1.], requires_grad=True)
     """
-    name, gates = type(cell).__name__, getattr(cell, "gates", 0)
-    gate = getattr(cell, "forget_gate", 1 if gates == 4 else None)  # of four: i, f, g, o
-    if gate is None:
+    name, gates = type(cell).__name__, tuple(getattr(cell, "gates", ()))
+    if getattr(cell, "forget_gate", None) not in gates:
         raise ShapeError(f"forget_gate_bias_: {name} has no forget gate; expected an LSTM cell")
     held = [getattr(cell, key, None) for key in ("bias_ih", "bias", "bias_hh")]
     biases = [bias for bias in held if bias is not None]
@@ -156,6 +155,6 @@ def forget_gate_bias_(cell: Any, value: float = 1.0) -> None:
         raise ShapeError(f"forget_gate_bias_: {name} has no bias; expected one")
     for bias, new in zip(biases, (value, 0.0), strict=False):
         host = bias.numpy().copy()
-        size = host.shape[0] // gates
+        size, gate = host.shape[0] // len(gates), gates.index(cell.forget_gate)
         host[gate * size : (gate + 1) * size] = new
         bias.assign(host)

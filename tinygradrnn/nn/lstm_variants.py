@@ -16,10 +16,10 @@ from tinygradrnn.tensor import Tensor
 
 
 class _LSTMVariant(GatedCell):
-    """What they share: the state ``(h, c)``, and where the forget gate is among the parts."""
+    """What they share: the state ``(h, c)``, and which part is the forget gate."""
 
-    gates = 4
-    forget_gate: ClassVar[int] = 1
+    gates = ("i", "f", "g", "o")
+    forget_gate: ClassVar[str] = "f"
 
     def initial_state(self, batch_size: int) -> LSTMState:
         """Zeros, on the parameters' backend and of their dtype."""
@@ -116,8 +116,7 @@ class CoupledLSTMCell(_LSTMVariant):
     (5, 2, 4)
     """
 
-    gates = 3
-    forget_gate = 0
+    gates = ("f", "g", "o")
 
     def forward(self, x: Any, state: Any) -> tuple[Tensor, LSTMState]:
         """The new h, and the new state ``(h, c)``."""
