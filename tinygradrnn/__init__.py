@@ -141,6 +141,7 @@ from tinygradrnn.ops.shape import (
 from tinygradrnn.scan import scan  # the function, on purpose: see the room of that name
 from tinygradrnn.tape import Leaf, Node, Step, Tape, enable_grad, no_grad, step
 from tinygradrnn.tensor import Tensor, from_dlpack, tensor, transfer
+from tinygradrnn.watch import watch
 
 if TYPE_CHECKING:
     from tinygradrnn.scan.explain import explain
@@ -285,6 +286,7 @@ __all__ = [
     "var",
     "vecdot",
     "vjp",
+    "watch",
     "where",
     "zeros",
     "zeros_like",

@@ -130,7 +130,7 @@ class _Walk:
             stop: The mark of a boundary at which the walk ends.
         """
         targets, ends, found, create_graph = self.targets, self.ends, self.found, self.create_graph
-        cotangents, retain = self.cotangents, self.retain
+        cotangents, retain, watch = self.cotangents, self.retain, recording.watch
         held, owned, gathered = cotangents.held, cotangents.owned, cotangents.gathered
         for node in reversed(order):
             xp = recorded if create_graph else node.backend.namespace
@@ -167,7 +167,7 @@ class _Walk:
                 saved = recipe.lift(node, engine.tensor_type)
                 recording.step = node.step
             inputs = node.inputs
-            for way in recipe.rules:
+            for way in recipe.rules if watch is None else watch.rules(node):
                 position, rule, contracts, _ = way
                 if position is None:
                     for edge, share in zip(inputs, rule(xp, g, saved), strict=True):
@@ -215,7 +215,8 @@ class _Walk:
             )
         if not self.create_graph:
             direct = region.shares(slots, set(inner))
-            if direct is not None:
+            watch = recording.watch
+            if direct is not None and not (watch and watch.replays(region, direct[0])):
                 shares, gradients = direct
                 self.found.update((inner[i], g) for i, g in gradients.items())
                 for edge, share in zip(region.inputs, shares, strict=True):

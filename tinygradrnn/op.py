@@ -48,8 +48,8 @@ P = ParamSpec("P")
 tensor_type: type[Value] = Value
 """The class of results. tensor.py, which builds on the operations, puts Tensor here."""
 
-traces = 0
-"""In how many threads a step is being traced just now; when it is 0 operations need not look."""
+observers = 0
+"""How many traces and watches there are just now; when it is 0 operations need not look."""
 
 _PLAIN = frozenset({int, float, type(None)})
 _NO_PARAMS: dict[str, Any] = {}
@@ -219,9 +219,18 @@ class Op(_Callable[P]):
         """Compute, and record if a gradient is asked for."""
         if self.statics or params or len(args) != len(self.arrays):
             args, params = self.bind(args, params)  # type: ignore[assignment]
-        if traces and recording.trace is not None:
-            args = recording.trace.admit(self, args)
+        if observers:
+            return self._observed(cast("Any", args), cast("Any", params))
         return self._run(cast("tuple[Any, ...]", args), cast("dict[str, Any]", params))
+
+    def _observed(self, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        """Compute, with whoever traces or watches this thread being told."""
+        if recording.trace is not None:
+            return self._run(recording.trace.admit(self, args), params)
+        result = self._run(args, params)
+        if recording.watch is not None:
+            recording.watch.saw(self, args, params, result)
+        return result
 
     def _run(self, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """Compute, and record if a gradient is asked for. The engine's forward half is this."""
@@ -404,7 +413,7 @@ class Unary(Op[P]):
         self, x: Any = _MISSING, /, *more: Any, **params: Any
     ) -> Any:
         """Compute, and record if a gradient is asked for."""
-        if more or params or not isinstance(x, Value) or traces:
+        if more or params or not isinstance(x, Value) or observers:
             given = () if x is _MISSING else (x,)
             return cast("Any", super()).__call__(*given, *more, **params)
         backend = x.backend
@@ -419,12 +428,9 @@ class Unary(Op[P]):
         if not shape:
             out = backend.xp.asarray(out)
         if edge is None or not recording.enabled or not self.differentiable:
-            trial = recording.trial
-            if trial is None or edge is None or not self.differentiable:
+            if recording.trial is None or edge is None or not self.differentiable:
                 return tensor_type(out, backend)
-            if edge is not trial:
-                trial.used[edge] = None
-            return tensor_type(out, backend, trial.place)
+            return self._tried(out, (edge,), recording.trial, backend)
         recipe = self._recipes.get(1) or self._recipe(1)
         saved = recipe.keep(out, array)
         step = recording.step
@@ -439,7 +445,7 @@ class Binary(Op[P]):
         self, x1: Any = _MISSING, x2: Any = _MISSING, /, *more: Any, **params: Any
     ) -> Any:
         """Compute, and record if a gradient is asked for."""
-        if x2 is _MISSING or more or params or traces:
+        if x2 is _MISSING or more or params or observers:
             given = [x for x in (x1, x2) if x is not _MISSING]
             return cast("Any", super()).__call__(*given, *more, **params)
         if isinstance(x1, Value):
@@ -474,14 +480,9 @@ class Binary(Op[P]):
             out = backend.xp.asarray(out)
         active = (edge1 is not None) + 2 * (edge2 is not None)
         if not active or not recording.enabled or not self.differentiable:
-            trial = recording.trial
-            if trial is None or not active or not self.differentiable:
+            if recording.trial is None or not active or not self.differentiable:
                 return tensor_type(out, backend)
-            if edge1 is not None and edge1 is not trial:
-                trial.used[edge1] = None
-            if edge2 is not None and edge2 is not trial:
-                trial.used[edge2] = None
-            return tensor_type(out, backend, trial.place)
+            return self._tried(out, (edge1, edge2), recording.trial, backend)
         recipe = self._recipes.get(active) or self._recipe(active)
         saved = recipe.keep(out, a, b)
         step = recording.step
@@ -495,7 +496,7 @@ class Composite(_Callable[P]):
     def __call__(self, *args: P.args, **params: P.kwargs) -> Any:
         """Compute, and record if a gradient is asked for."""
         arrays, statics = self.bind(args, params)
-        if traces and recording.trace is not None:
+        if observers and recording.trace is not None:
             arrays = recording.trace.admit(self, arrays)
         backend = next((a.backend for a in arrays if isinstance(a, Value)), None)
         backend = backend or current_backend()

@@ -30,6 +30,7 @@ class Recording(threading.local):
     step: StepMark | None = None
     trial: Trial | None = None
     trace: Any = None  # what takes note of every operation while a step is traced (scan/trace.py)
+    watch: Any = None  # what is told of every operation that has run (watch.py)
 
 
 recording = Recording()

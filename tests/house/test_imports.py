@@ -26,6 +26,7 @@ ROOMS = """
     namespace
     recipe
     op
+    watch
     region
     backprop
     autodiff

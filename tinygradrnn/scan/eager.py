@@ -97,7 +97,8 @@ def scan(
         loop.follow(truncation.schedule(loop.time))
     if plan is not None:
         plan.check(loop.time)
-    if mode != "eager":
+    watch = recording.watch
+    if mode != "eager" and not (mode == "auto" and watch and watch.eagerly):
         from tinygradrnn.scan.compiled import scan_compiled
 
         try:
@@ -201,6 +202,9 @@ class Loop:
                     output_leaves = lengths.choose(t, output_leaves, None, produced)
                     new_state = carried.structure.unflatten(state_leaves)
                 state = new_state
+                if recording.watch is not None:
+                    paths = carried.structure.paths("state")
+                    recording.watch.left(recording.step, paths, state_leaves)
             outputs.append(output_leaves)
             states.append(state_leaves)
         if self.report is not None:

@@ -295,14 +295,14 @@ class Trace:
         """In this ``with`` block the thread's operations are noted."""
         before = recording.trace
         with _lock:
-            engine.traces += 1
+            engine.observers += 1
         recording.trace = self
         try:
             yield
         finally:
             recording.trace = before
             with _lock:
-                engine.traces -= 1
+                engine.observers -= 1
 
     def refuse(self, reason: str) -> UntraceableError:
         """Note why, also if the cell swallows the error; returns the error to raise."""
