@@ -144,6 +144,7 @@ from tinygradrnn.tensor import Tensor, from_dlpack, tensor, transfer
 from tinygradrnn.watch import watch
 
 if TYPE_CHECKING:
+    from tinygradrnn.anomaly import detect_anomaly
     from tinygradrnn.scan.explain import explain
 
 __version__ = "0.1.0"
@@ -155,6 +156,8 @@ def __getattr__(name: str) -> Any:
     # Loaded when first asked for, so that ``import tinygradrnn`` stays quick.
     if name in _LAZY:
         return importlib.import_module(f"tinygradrnn.{name}")
+    if name == "detect_anomaly":
+        return importlib.import_module("tinygradrnn.anomaly").detect_anomaly
     if name == "explain":
         return importlib.import_module("tinygradrnn.scan.explain").explain
     raise AttributeError(f"module 'tinygradrnn' has no attribute {name!r}")
@@ -190,6 +193,7 @@ __all__ = [
     "cross_entropy",
     "cumulative_sum",
     "current_backend",
+    "detect_anomaly",
     "divide",
     "enable_grad",
     "equal",

@@ -6,6 +6,8 @@ keeps working, and all share one base, so the command line can turn them into on
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class TinygradrnnError(Exception):
     """The base of all errors raised on purpose by tinygradrnn."""
@@ -33,6 +35,36 @@ class GradientError(TinygradrnnError, RuntimeError):
 
 class UntraceableError(TinygradrnnError, RuntimeError):
     """A step cannot be compiled, and why."""
+
+
+class AnomalyError(TinygradrnnError, ArithmeticError):
+    """A NaN or an infinity, where it was born.
+
+    Attributes:
+        direction: ``"forward"`` or ``"backward"``.
+        operation: The operation that gave it, or whose gradient rule did.
+        loop: The loop it ran in; empty outside of loops.
+        step: The step's number in that loop; None outside.
+        layers: The modules around it, outermost first.
+        gate: What the cell calls the value that was being computed.
+        index: The first place of the result that is not finite.
+        inputs: What went in: the arrays and numbers, by their names.
+        file, line, statement: Where in the program.
+    """
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.direction: str = facts.pop("direction", "")
+        self.operation: str = facts.pop("operation", "")
+        self.loop: str = facts.pop("loop", "")
+        self.step: int | None = facts.pop("step", None)
+        self.layers: tuple[str, ...] = facts.pop("layers", ())
+        self.gate: str = facts.pop("gate", "")
+        self.index: tuple[int, ...] = facts.pop("index", ())
+        self.inputs: dict[str, Any] = facts.pop("inputs", {})
+        self.file: str = facts.pop("file", "")
+        self.line: int = facts.pop("line", 0)
+        self.statement: str = facts.pop("statement", "")
 
 
 class GradcheckError(TinygradrnnError, AssertionError):

@@ -23,8 +23,8 @@ from tinygradrnn import op as engine
 from tinygradrnn.tape import Edge, Leaf, Node, Output, StepMark, Value, origin, recording
 
 _ROOM = Path(__file__).parent
-_ENGINE = {str(_ROOM / f"{name}.py") for name in ("op", "tensor", "tree", "recipe", "watch")}
-_ENGINE |= {str(_ROOM / f"{name}.py") for name in ("namespace", "autodiff", "backprop", "region")}
+_FILES = "op tensor tree recipe watch anomaly namespace autodiff backprop region"
+_ENGINE = {str(_ROOM / f"{name}.py") for name in _FILES.split()}
 _ENGINE |= {str(_ROOM / "nn" / "module.py")}
 _ROOMS = tuple(str(_ROOM / name) for name in ("ops", "scan"))
 
@@ -64,21 +64,28 @@ class Record:
         input_names: What they are called; empty where that is unknown.
         outputs: The arrays that came out.
         names: What these are called.
+        gates: The names of the innermost layer's gates, if it has such.
+        stacked: Whether these lie side by side along the last axis of what came out.
     """
 
-    __slots__ = ("input_names", "inputs", "layers", "names", "outputs", "place")
+    __slots__ = ("gates", "input_names", "inputs", "layers", "names", "outputs", "place", "stacked")
 
     def __init__(
         self,
         place: Place,
-        layers: tuple[str, ...],
+        modules: Sequence[Any],
         inputs: tuple[Any, ...],
         input_names: tuple[str, ...],
         outputs: tuple[Any, ...],
     ) -> None:
-        self.place, self.layers = place, layers
+        self.place, self.layers = place, _paths(modules)
         self.inputs, self.input_names = inputs, input_names
         self.outputs = outputs
+        cell = modules[-1] if modules else None
+        self.gates: tuple[str, ...] = tuple(getattr(cell, "gates", ()))
+        self.stacked = bool(self.gates) and outputs[0].shape[-1:] == (
+            len(self.gates) * getattr(cell, "hidden_size", 0),
+        )
         known = place.targets if len(place.targets) == len(outputs) else ()
         self.names = known or ("",) * len(outputs)
 
@@ -174,24 +181,28 @@ class watch:  # a context manager reads as a verb: ``with tgr.watch() as seen:``
             if mark is not None:
                 self._named(mark, _place(_caller()).targets, outputs)
             return
-        operands: Sequence[Any] = args[0] if operation.variadic else args
-        frame = _caller()
-        names = [_name(x, frame) for x in operands]
-        for x, name in zip(operands, names, strict=True):
-            if isinstance(x, Value) and name and _learn(x.edge, name) and mark is not None:
-                self._step(mark).values[name] = x
-        record = Record(
-            _place(frame),
-            _layers(frame),
-            tuple([x.raw if isinstance(x, Value) else x for x in operands]),
-            tuple(names),
-            tuple([x.raw for x in outputs]),
-        )
+        record = self.note(operation, args, outputs)
         node = origin(nodes[0])
         assert isinstance(node, Node)
         _records[node] = record
         if mark is not None:
             self._named(mark, record.names, outputs)
+
+    def note(self, operation: Any, args: Sequence[Any], outputs: Sequence[Any]) -> Record:
+        """The record of an operation that the calling thread is in the middle of."""
+        operands: Sequence[Any] = args[0] if operation.variadic else args
+        frame, mark = _caller(), recording.step
+        names = [_name(x, frame) for x in operands]
+        for x, name in zip(operands, names, strict=True):
+            if isinstance(x, Value) and name and _learn(x.edge, name) and mark is not None:
+                self._step(mark).values[name] = x
+        return Record(
+            _place(frame),
+            _modules(frame),
+            tuple([x.raw if isinstance(x, Value) else x for x in operands]),
+            tuple(names),
+            tuple([x.raw for x in outputs]),
+        )
 
     def left(self, mark: StepMark, paths: Sequence[str], states: Sequence[Any]) -> None:
         """A step of ``scan`` is over, and this is the state after it."""
@@ -229,7 +240,7 @@ class watch:  # a context manager reads as a verb: ``with tgr.watch() as seen:``
         """The gradient rules of a node, as the walk back is to call them."""
         return node.recipe.rules
 
-    def compiled(self, loop: Any, job: Any, arrays: Sequence[Any]) -> None:
+    def compiled(self, loop: Any, job: Any) -> None:
         """A loop has run as a program."""
 
     def replays(self, region: Node, shares: Sequence[Any]) -> bool:
@@ -252,7 +263,7 @@ def name_of(edge: Edge | None) -> str:
     """What the author's program calls a value on the tape; empty if that is not known."""
     if isinstance(edge, Leaf):
         return edge.name
-    if edge is None:
+    if not isinstance(edge, Node | Output):  # no place, or that of a trial run
         return ""
     record = _records.get(edge.node if isinstance(edge, Output) else edge)
     return "" if record is None else record.names[edge.slot if isinstance(edge, Output) else 0]
@@ -360,8 +371,8 @@ def _statement(file: str, lines: list[str], line: int, end_line: int) -> ast.stm
     return min(around, key=lambda s: (s.end_lineno or s.lineno) - s.lineno, default=None)
 
 
-def _layers(frame: FrameType | None) -> tuple[str, ...]:
-    """The modules whose methods are running, outermost first, each by its name in the next."""
+def _modules(frame: FrameType | None) -> list[Any]:
+    """The modules whose methods are running, outermost first."""
     modules: list[Any] = []
     while frame is not None:
         owner = frame.f_locals.get("self")
@@ -369,9 +380,14 @@ def _layers(frame: FrameType | None) -> tuple[str, ...]:
         if known and not any(owner is m for m in modules):
             modules.append(owner)
         frame = frame.f_back
+    return modules[::-1]
+
+
+def _paths(modules: Sequence[Any]) -> tuple[str, ...]:
+    """What modules are called, each in the one around it."""
     outer: Any = None
     names: list[str] = []
-    for module in reversed(modules):
+    for module in modules:
         path = next((p for p, x in _attributes(outer) if x is module), None)
         names.append(path or getattr(module, "__name__", None) or type(module).__name__)
         outer = module

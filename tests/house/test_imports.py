@@ -34,6 +34,7 @@ ROOMS = """
     tensor
     creation
     scan
+    anomaly
     bptt
     nn
     optim

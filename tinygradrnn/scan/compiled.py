@@ -61,6 +61,8 @@ def scan_compiled(loop: Loop, plan: Checkpoint | None, return_states: bool) -> A
     begin = [x.raw for x in loop.begin]
     with no_grad():
         outputs, last, states, stretches = job.run(begin)
+    if recording.watch is not None:
+        recording.watch.compiled(loop, job)
     arrays = [*outputs, *last, *states]
     r = program.recorded
     traced = [*r.outputs, *r.new_states, *(r.new_states if return_states else [])]

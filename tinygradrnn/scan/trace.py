@@ -293,14 +293,14 @@ class Trace:
     @contextmanager
     def running(self) -> Iterator[None]:
         """In this ``with`` block the thread's operations are noted."""
-        before = recording.trace
+        before = recording.trace, recording.watch
         with _lock:
             engine.observers += 1
-        recording.trace = self
+        recording.trace, recording.watch = self, None  # there are no numbers to be watched
         try:
             yield
         finally:
-            recording.trace = before
+            recording.trace, recording.watch = before
             with _lock:
                 engine.observers -= 1
 
