@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 from tinygradrnn import __version__
+
+sys.path.insert(0, str(Path(__file__).with_name("_ext")))
 
 project = "tinygradrnn"
 author = "the tinygradrnn authors"
 copyright = "the tinygradrnn authors"
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "reference",  # _ext/reference.py: pages made from the registry
+]
 exclude_patterns = ["_build"]
 nitpicky = True
 

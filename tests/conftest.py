@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 from importlib.util import find_spec
 
 import pytest
@@ -36,7 +37,18 @@ def _oracle() -> str:
     return f"no {' and no '.join(missing)}: pip install -e '.[oracle]'" if missing else ""
 
 
-_GROUPS = {"gpu": functools.cache(_gpu), "oracle": functools.cache(_oracle)}
+def _browser() -> str:
+    missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+    if missing:
+        return f"no {' and no '.join(missing)}: apt-get install chromium chromium-driver"
+    return "" if find_spec("selenium") else "no selenium: pip install -e '.[browser]'"
+
+
+_GROUPS = {
+    "gpu": functools.cache(_gpu),
+    "oracle": functools.cache(_oracle),
+    "browser": functools.cache(_browser),
+}
 """Marker -> why tests that carry it cannot run here; an empty string if they can."""
 
 # Where a group is expected to run, being unable to is a failure: TINYGRADRNN_REQUIRE=oracle,gpu

@@ -149,7 +149,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_LAZY = ("bptt", "data", "io", "nn", "onnx", "optim", "testing", "tree")
+_LAZY = ("bptt", "data", "io", "nn", "onnx", "optim", "testing", "tree", "viz")
 
 
 def __getattr__(name: str) -> Any:

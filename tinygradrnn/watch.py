@@ -285,7 +285,11 @@ def _name(x: Any, frame: FrameType) -> str:
     known = name_of(x.edge)
     if known:
         return known
-    return next((name for name, value in frame.f_locals.items() if value is x), "")
+    local = next((name for name, value in frame.f_locals.items() if value is x), "")
+    if local:
+        return local
+    names = frame.f_globals
+    return next((name for name in frame.f_code.co_names if names.get(name) is x), "")
 
 
 # ------------------------------------------------------------------------------- the caller's place
@@ -302,14 +306,15 @@ def _caller() -> FrameType:
     return sys._getframe(1)
 
 
-_places: WeakKeyDictionary[CodeType, dict[int, Place]] = WeakKeyDictionary()
+_places: WeakKeyDictionary[CodeType, dict[tuple[str, int], Place]] = WeakKeyDictionary()
 
 
 def _place(frame: FrameType) -> Place:
-    code, at = frame.f_code, frame.f_lasti
+    code = frame.f_code
     known = _places.setdefault(code, {})
+    at = code.co_filename, frame.f_lasti  # equal code of another file is equal to Python
     if at not in known:
-        known[at] = _look_up(code, at, frame.f_globals)
+        known[at] = _look_up(code, frame.f_lasti, frame.f_globals)
     return known[at]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import linecache
 import pkgutil
 import re
 from collections.abc import Iterator
@@ -116,7 +117,14 @@ def blocks(text: str) -> Iterator[Block]:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_pages(path: Path) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
-    for line, source in blocks(path.read_text(encoding="utf-8")):
+    text = path.read_text(encoding="utf-8")
+    # Who looks for a line of the page, as tgr.watch does, finds the code alone.
+    code = ["\n"] * (text.count("\n") + 1)
+    for line, source in blocks(text):
+        if not source.lstrip().startswith(">>>"):
+            code[line : line + source.count("\n")] = source.splitlines(keepends=True)
+    linecache.cache[str(path)] = (len("".join(code)), None, code, str(path))
+    for line, source in blocks(text):
         if source.lstrip().startswith(">>>"):
             page = str(path.relative_to(ROOT))
             names = run(doctest.DocTestParser().get_doctest(source, names, page, str(path), line))

@@ -1,0 +1,255 @@
+"""The picture of the tape: its facts against the engine's own numbers, and what is drawn."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygradrnn as tgr
+from tinygradrnn.viz.tape import TapePicture
+from tinygradrnn.viz.unrolled import Unrolled, unroll
+
+XS = np.random.default_rng(0).normal(size=(6, 2, 3)).astype(np.float32)
+PLANS: dict[str, dict[str, Any]] = {
+    "compiled": {},
+    "eager": {"mode": "eager"},
+    "chunk": {"truncation": tgr.bptt.Chunk(2)},
+    "eager chunk": {"truncation": tgr.bptt.Chunk(2), "mode": "eager"},
+    "window": {"truncation": tgr.bptt.Window(2, 3)},
+    "eager window": {"truncation": tgr.bptt.Window(2, 3), "mode": "eager"},
+    "depth": {"truncation": tgr.bptt.Depth(3)},
+    "random": {"truncation": tgr.bptt.Random(0.5, rng=tgr.current_backend().rng(3))},
+    "clip": {"truncation": tgr.bptt.Clip(max_norm=0.01)},
+    "checkpoint": {"checkpoint": "sqrt", "mode": "eager"},
+    "compiled checkpoint": {"checkpoint": 2},
+    "reverse": {"reverse": True},
+    "lengths": {"lengths": [6, 3]},
+    "eager lengths": {"lengths": [6, 3], "mode": "eager"},
+}
+
+
+def leaf(u: Unrolled, name: str) -> Any:
+    (found,) = [u.items[n] for n in u.leaves if u.items[n].name == name]
+    return found
+
+
+@pytest.mark.parametrize("kind", [tgr.nn.RNNCell, tgr.nn.GRUCell, tgr.nn.LSTMCell])
+@pytest.mark.parametrize("plan", PLANS)
+def test_gradients_are_the_engines_own_and_the_tape_is_left_alone(kind: Any, plan: str) -> None:
+    cell = kind(3, 4, dtype="float64")
+    outputs, _ = tgr.scan(cell, XS.astype(np.float64), **PLANS[plan])
+    loss = tgr.sum(tgr.square(outputs))
+    u = unroll(loss)
+    assert all(p.grad is None for p in cell.parameters())
+    loss.backward()
+    for name, p in cell.named_parameters():
+        assert p.grad is not None
+        expected = float(np.linalg.norm(p.grad.numpy()))
+        assert leaf(u, name).gradients[0]["norm"] == pytest.approx(expected, rel=6e-5)
+        # And so are the shares on the way, one for each use, and their running sum.
+        n = leaf(u, name).number
+        sums = [total for _, _, shares in u.visits for ref, _, total in shares if ref[0] == n]
+        assert sums[-1]["norm"] == pytest.approx(expected, rel=6e-5)
+        assert len(sums) >= len(XS)
+
+
+def test_the_cotangent_that_goes_back_is_the_states() -> None:
+    cell = tgr.nn.RNNCell(3, 4, dtype="float64")
+    outputs, _, states = tgr.scan(cell, XS.astype(np.float64), return_states=True)
+    loss = tgr.sum(tgr.square(outputs))
+    (g,) = tgr.grad(loss, states, retain_graph=True)
+    # What comes back over the boundary is dL/dh_t without the step's own loss, 2 h_t.
+    back = np.linalg.norm((g - 2 * outputs).numpy(), axis=(1, 2))
+    u = unroll(loss)
+    (row,) = [r for r in u.rows if r.is_loop]
+    # Numbers in a picture have five digits.
+    for a, b in zip(row.boxes, row.boxes[1:], strict=False):
+        crossing = u.between(a, b)
+        assert crossing is not None
+        assert crossing.names == ("h",)
+        assert crossing.norm == pytest.approx(back[a.t or 0], rel=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+def test_cuts_are_where_the_plan_has_them(mode: str) -> None:
+    for k in (1, 2, 3, 4):
+        outputs, _ = tgr.scan(tgr.nn.LSTMCell(3, 4), XS, truncation=tgr.bptt.Chunk(k), mode=mode)
+        u = unroll(tgr.mean(outputs))
+        cuts = {c.second.t for c in u.crossings if c.factor == 0}
+        if mode == "eager" and k == 1:  # nothing on the tape tells it from a cell without a state
+            assert not cuts
+        else:
+            assert cuts == {t for t in range(1, 6) if t % k == 0}
+
+
+def test_gates_and_marks_are_shown() -> None:
+    plan = tgr.bptt.Random(0.5, rng=tgr.current_backend().rng(0))
+    outputs, _ = tgr.scan(tgr.nn.RNNCell(3, 4), XS, truncation=plan)
+    u = unroll(tgr.mean(outputs))
+    assert {c.factor for c in u.crossings if c.first.row is c.second.row} == {0.0, 2.0}
+    outputs, _ = tgr.scan(tgr.nn.RNNCell(3, 4), XS, truncation=tgr.bptt.Depth(2))
+    u = unroll(tgr.mean(outputs))
+    assert all(c.mark for c in u.crossings if c.first.row is c.second.row)
+
+
+def test_rows_columns_and_kinds() -> None:
+    layer = tgr.nn.LSTM(3, 4, num_layers=2, bidirectional=True)
+    outputs, _ = layer(tgr.tensor(XS))
+    u = unroll(tgr.mean(outputs))
+    loops = [row for row in u.rows if row.is_loop]
+    assert [r.name for r in loops] == ["LSTM.l0", "LSTM.l0_reverse", "LSTM.l1", "LSTM.l1_reverse"]
+    assert [[b.t for b in r.boxes] for r in loops] == [[*range(6)], [*range(5, -1, -1)]] * 2
+    assert u.times == [*range(6)]
+    # The first step of each differs: its state is on no tape. All others of a layer are alike.
+    assert all(len({b.kind for b in r.boxes[1:]}) == 1 for r in loops)
+    assert {u.items[n].name for n in u.leaves} == {n for n, _ in layer.named_parameters()}
+    assert leaf(u, "weight_hh_l0").uses == 6
+
+
+def test_names_and_source_come_with_a_compiled_loop() -> None:
+    outputs, _ = tgr.scan(tgr.nn.LSTMCell(3, 4), XS)
+    u = unroll(tgr.mean(outputs))
+    names = {item.name for item in u.items}
+    assert {"i, f, g, o", "c", "h", "from_x"} <= names
+    tanh = next(item for item in u.items if item.text == "tanh(g)")
+    assert tanh.input_names == ["g"]
+    assert tanh.where.startswith("tinygradrnn/nn/cells.py:")
+    assert tanh.layer == "LSTMCell"
+    value = np.tanh(np.asarray(u.items[tanh.inputs[0][0]].values[2]["values"]))  # type: ignore[index]
+    np.testing.assert_allclose(tanh.values[0]["values"], value, rtol=1e-4)
+
+
+def test_a_loop_written_by_hand() -> None:
+    w = tgr.tensor(0.5, requires_grad=True)
+    h, losses = tgr.tensor(1.0), []
+    for t in range(4):
+        with tgr.step(t, "mine"):
+            h = w * h
+            if t == 2:
+                h = h.detach()
+        if t != 2:
+            losses.append(h * h)
+    u = unroll(losses[0] + losses[1] + losses[2])
+    (row,) = [r for r in u.rows if r.is_loop]
+    assert row.name == "mine"
+    assert [b.t for b in row.boxes] == [0, 1, 3]  # nothing of step 2 is left on the tape
+    text = tgr.viz.tape(losses[0] + losses[1] + losses[2]).text()
+    assert "mine" in text
+    assert "cut" in text
+
+
+def test_a_freed_tape_says_what_to_do() -> None:
+    for mode in ("eager", "compiled"):
+        outputs, _ = tgr.scan(tgr.nn.RNNCell(3, 4), XS, mode=mode)
+        loss = tgr.mean(outputs)
+        loss.backward()
+        picture = tgr.viz.tape(loss)
+        assert "retain_graph=True" in picture.text()
+        assert "retain_graph=True" in picture.svg()
+        assert "retain_graph=True" in picture.html()
+    outputs, _ = tgr.scan(tgr.nn.RNNCell(3, 4), XS)
+    assert "only a scalar" in tgr.viz.tape(outputs).text()
+
+
+def test_odd_tapes() -> None:
+    x = tgr.tensor([1.0, math.nan], requires_grad=True)
+    for result in (
+        tgr.sum(x),
+        tgr.sum(tgr.exp(x) * x),
+        tgr.sum(tgr.zeros((0, 3)) * tgr.tensor(2.0, requires_grad=True)),
+        tgr.tensor(3.0, requires_grad=True),
+        tgr.scan(tgr.nn.RNNCell(3, 4), XS[:1])[0].sum(),
+    ):
+        picture = tgr.viz.tape(result)
+        ET.fromstring(picture.svg())
+        facts(picture)
+        assert picture.text()
+    two = tgr.viz.tape(tgr.sum(x), tgr.sum(x * x))
+    assert two.unrolled.items
+
+
+def test_ten_thousand_operations_in_a_step() -> None:
+    x = tgr.tensor([1.0], requires_grad=True)
+    y = x
+    with tgr.step(0):
+        for _ in range(10_000):
+            y = y + x
+    picture = tgr.viz.tape(tgr.sum(y))
+    assert leaf(picture.unrolled, "leaf 0").gradients[0]["values"] == [10001.0]
+    ET.fromstring(picture.svg(expand=[0]))
+    assert len(picture.html()) < 10_000_000
+
+
+def facts(picture: TapePicture) -> dict[str, Any]:
+    """The data in a page."""
+    found = re.search(r"const DATA = (\{.*?\});\n", picture.html())
+    assert found
+    return json.loads(found[1])
+
+
+def test_the_still_picture_is_well_formed_and_says_all() -> None:
+    cell = tgr.nn.LSTMCell(3, 4)
+    outputs, _ = tgr.scan(cell, XS)
+    picture = tgr.viz.tape(tgr.mean(outputs), title="A <b>title</b> & more")
+    root = ET.fromstring(picture.svg(expand=[1]))
+    texts = ["".join(e.itertext()) for e in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "A <b>title</b> & more" in texts
+    assert [t for t in texts if re.fullmatch(r"t = \d", t)] == [f"t = {t}" for t in range(6)]
+    assert {"weight_ih", "weight_hh", "bias_ih", "bias_hh", "c = +", "h = ×"} <= set(texts)
+    titles = [e.text or "" for e in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert any("tanh(g)" in t and "tinygradrnn/nn/cells.py" in t for t in titles)
+    assert sum("cotangent of the state back" in t for t in titles) == 5
+
+
+def test_many_steps_are_rolled_up() -> None:
+    xs = np.random.default_rng(1).normal(size=(200, 1, 3)).astype(np.float32)
+    outputs, _ = tgr.scan(tgr.nn.LSTMCell(3, 64), xs)
+    picture = tgr.viz.tape(tgr.mean(outputs))
+    assert "× 194" in picture.svg()
+    assert "t = 3 ... 196" in picture.svg()
+    assert "t=2..197" in picture.text()
+    assert max(map(len, picture.text().splitlines())) <= 100
+    assert len(picture.svg()) < 200_000
+    data = facts(picture)
+    assert len(data["rows"][0]["boxes"]) == 200
+    assert len(picture.html()) < 2_000_000
+    assert "t = 77" in picture.svg(expand=[77])
+
+
+def test_what_is_in_a_page_stays_data() -> None:
+    evil = "</script><script>alert(1)</script>"
+    w = tgr.nn.Parameter([1.0])
+    w.name = evil
+    html = tgr.viz.tape(tgr.sum(w * 2.0), title=evil).html()
+    assert evil not in html
+    assert html.count("<script>") == 1
+    assert "http" not in re.sub(r"http://www\.w3\.org/2000/svg|http-equiv", "", html)
+
+
+def test_saving_and_notebooks(tmp_path: Path) -> None:
+    picture = tgr.viz.tape(tgr.sum(tgr.tensor([1.0], requires_grad=True) * 2.0))
+    for name in ("a.svg", "a.html", "a.txt"):
+        assert picture.save(tmp_path / name).read_text(encoding="utf-8")
+    with pytest.raises(tgr.TinygradrnnError, match=r"'a.png'; expected a name in"):
+        picture.save(tmp_path / "a.png")
+    assert picture._repr_html_().startswith("<iframe srcdoc=")
+    assert str(picture) == picture.text()
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(tgr.TinygradrnnError, match=r"result 0 is a int; expected a Tensor"):
+        tgr.viz.tape(3)
+    with pytest.raises(tgr.TinygradrnnError, match="nothing was recorded"):
+        tgr.viz.tape(tgr.ones(3))
+    x = tgr.tensor(1.0, requires_grad=True)
+    with pytest.raises(tgr.TinygradrnnError, match="columns=1; expected 3 or more"):
+        tgr.viz.tape(x * 2.0, columns=1)
+    with pytest.raises(tgr.TinygradrnnError, match=r"expand=\[4\]; there are no such steps"):
+        tgr.viz.tape(x * 2.0).svg(expand=[4])

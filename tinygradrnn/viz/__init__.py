@@ -1,0 +1,7 @@
+"""Pictures of time: the unrolled tape, and what of a gradient arrives where."""
+
+from __future__ import annotations
+
+from tinygradrnn.viz.tape import TapePicture, tape
+
+__all__ = ["TapePicture", "tape"]
