@@ -162,8 +162,8 @@ class _Callable(Generic[P]):
 class Op(_Callable[P]):
     """A named forward function with its vector-Jacobian product; knows no device and no time.
 
-    Made by the decorator :func:`op`. Calling it with Tensors (or arrays and numbers beside a
-    Tensor) computes and, where a gradient is asked for, records a Node.
+    Made by the decorator :func:`~tinygradrnn.op.op`. Calling it with Tensors (or arrays and numbers
+    beside a Tensor) computes and, where a gradient is asked for, records a Node.
 
     Attributes:
         name: The operation's name.

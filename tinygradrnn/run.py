@@ -106,7 +106,7 @@ class Run:
 
     Args:
         settings: What it is made with.
-        checkpoint: What :func:`io.load` read, to continue from.
+        checkpoint: What :func:`tinygradrnn.io.load` read, to continue from.
 
     Raises:
         DataError: The text cannot be used, or is not the one the checkpoint was made with.
