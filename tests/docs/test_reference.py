@@ -35,7 +35,11 @@ BUILD = """
 import json, sys
 from sphinx.application import Sphinx
 docs, out = sys.argv[1:]
-only = {"exclude_patterns": ["_build", "[!r]*", "[!r]*/**"], "root_doc": "reference/index"}
+only = {
+    "exclude_patterns": ["[!r]*", "[!r]*/**"],
+    "root_doc": "reference/index",
+    "extensions": ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "reference"],
+}
 app = Sphinx(docs, docs, out, out, "dummy", only, status=None, warning=None, freshenv=True)
 app.build()
 domains = app.env.domains
@@ -90,7 +94,7 @@ def test_every_operation_is_described(built: dict[str, set[str]]) -> None:
 def test_every_option_of_every_command_is_described(built: dict[str, set[str]]) -> None:
     from tinygradrnn import cli
 
-    parsers = next(a for a in cli._parser()._actions if isinstance(a.choices, dict)).choices
+    parsers: Any = next(a for a in cli._parser()._actions if isinstance(a.choices, dict)).choices
     assert {"train", "sample", "backends"} <= set(parsers)
     assert {"tinygradrnn-train --resume", "tinygradrnn-sample DIR"} <= built["options"]
     for command, parser in parsers.items():
