@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tinygradrnn import __version__
 
-sys.path.insert(0, str(Path(__file__).with_name("_ext")))
+sys.path[:0] = [str(Path(__file__).with_name("_ext")), str(Path(__file__).parent)]
 
 project = "tinygradrnn"
 author = "the tinygradrnn authors"
@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "reference",  # _ext/reference.py: pages made from the registry
+    "figures",  # figures.py: drawn before the pages are read
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
