@@ -49,9 +49,13 @@ class CharModel(nn.Module):
 
     def forward(self, ids: Any, state: Any = None) -> tuple[Tensor, Any]:
         """Map characters ``(time, batch)`` to logits ``(time, batch, characters)`` and a state."""
+        return self.logits(self.embedding(ids), state)
+
+    def logits(self, embedded: Any, state: Any = None) -> tuple[Tensor, Any]:
+        """The same from the embedded characters, ``(time, batch, embedding_size)``."""
         if state is None:
-            state = self.cell.initial_state(ids.shape[1])
-        outputs, state = scan(self.cell, self.embedding(ids), state)
+            state = self.cell.initial_state(embedded.shape[1])
+        outputs, state = scan(self.cell, embedded, state)
         return self.readout(outputs), state
 
     def bits(self, ids: Any, targets: Any, state: Any = None) -> tuple[Tensor, Any]:

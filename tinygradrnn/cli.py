@@ -1,4 +1,4 @@
-"""The command line: ``tinygradrnn train | sample | backends``."""
+"""The command line: ``tinygradrnn train | sample | show | backends``."""
 
 from __future__ import annotations
 
@@ -83,6 +83,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, help="for the same text again")
     sub.set_defaults(run=_sample)
 
+    sub = commands.add_parser(
+        "show", parents=[where], help="write a page on a training run: loss, samples, gradients"
+    )
+    add = sub.add_argument
+    add("folder", type=Path, metavar="DIR", help="a run's folder, finished or under way")
+    add("--out", type=Path, help="the page's file (default: report.html in the folder)")
+    add("--watch", action="store_true", help="write it again every few seconds, until Ctrl-C")
+    sub.set_defaults(run=_show)
+
     sub = commands.add_parser("backends", help="list the installed backends, usable or why not")
     sub.set_defaults(run=_backends)
     return parser
@@ -140,6 +149,18 @@ def _sample(args: Any) -> int:
         print(character, end="", flush=True)
     print()
     return 0
+
+
+def _show(args: Any) -> int:
+    from tinygradrnn.viz.report import show
+
+    pause = 5
+    while True:
+        path = show(args.folder, args.out, refresh=pause if args.watch else 0)
+        print(f"{path.resolve().as_uri()}  written at {time.strftime('%H:%M:%S')}", flush=True)
+        if not args.watch:
+            return 0
+        time.sleep(pause)
 
 
 def _backends(args: Any) -> int:

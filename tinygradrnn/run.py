@@ -17,7 +17,7 @@ from tinygradrnn.backend import current_backend
 from tinygradrnn.charmodel import CELLS, CharModel, write
 from tinygradrnn.errors import CheckpointError, DataError
 from tinygradrnn.tape import no_grad
-from tinygradrnn.tensor import tensor
+from tinygradrnn.tensor import Tensor, tensor
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -122,17 +122,25 @@ class Run:
         self.optimizer = optim.Adam(self.model.parameters(), lr=settings.learning_rate)
         self.state: Any = None
         self.step = 0
+        self.gradient_norms: dict[str, float] = {}
         if checkpoint:
             self._restore(arrays, meta)
 
-    def update(self) -> float:
-        """Learn from the next chunk; return its loss in bits per character."""
+    def update(self, measure: bool = False) -> float:
+        """Learn from the next chunk; return its loss in bits per character.
+
+        Args:
+            measure: Whether to set `gradient_norms`: of each parameter, before clipping.
+        """
         chunk = self.corpus.chunks.at(self.step)
         if chunk.restart:
             self.state = None
         ids, targets = (tensor(a, backend=self.backend) for a in (chunk.inputs, chunk.targets))
         loss, state = self.model.bits(ids, targets, self.state)
         loss.backward()
+        if measure:
+            named = self.model.named_parameters()
+            self.gradient_norms = {name: _norm(p.grad) for name, p in named if p.grad is not None}
         optim.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -195,6 +203,11 @@ class Run:
                 raise CheckpointError("the checkpoint's carried state does not fit the model")
             leaves = [tensor(kept[str(i)], backend=self.backend) for i in range(len(template))]
             self.state = structure.unflatten(leaves)
+
+
+def _norm(gradient: Tensor) -> float:
+    with no_grad():
+        return math.sqrt((gradient * gradient).sum().item())
 
 
 def part(arrays: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The main job: train a run to its end, with its progress on the terminal and in its folder.
 
-Beside the checkpoint a run's folder has ``log.jsonl``, one line for each report, and ``loss.png``,
-the curve, if matplotlib is installed.
+Beside the checkpoint a run's folder has ``log.jsonl``, one line for each report and each sample,
+and ``loss.png``, the curve, if matplotlib is installed.
 """
 
 from __future__ import annotations
@@ -61,18 +61,26 @@ def train(
     since = time.perf_counter()
     with _interruptible() as stopped, bar:
         while run.step < steps and not stopped():
-            losses.append(run.update())
+            now = run.step + 1
+            reports = now % report_every == 0 or now == steps
+            losses.append(run.update(measure=reports))
             bar.update()
-            now = run.step
-            if now % report_every == 0 or now == steps:
+            if reports:
                 elapsed = time.perf_counter() - since
                 mean = sum(losses) / len(losses)
                 speed = per_step * len(losses) / elapsed
                 bar.set_postfix_str(f"{mean:.3f} bits/char, {speed:,.0f} chars/s")
-                log.add(step=now, bits_per_character=mean, characters_per_second=round(speed))
+                log.add(
+                    step=now,
+                    bits_per_character=mean,
+                    characters_per_second=round(speed),
+                    gradient_norms=run.gradient_norms,
+                )
                 losses, since = [], time.perf_counter()
             if now % sample_every == 0 and now < steps:
-                tqdm.write(f"\n--- after {now} steps ---\n{run.sample(200)}\n")
+                sample = run.sample(200)
+                log.add(step=now, sample=sample)
+                tqdm.write(f"\n--- after {now} steps ---\n{sample}\n")
             if now % save_every == 0:
                 run.save(folder)
     run.save(folder)
@@ -131,7 +139,7 @@ class Log:
         self.path = path
         self.entries: list[dict[str, Any]] = []
         if step and path.exists():
-            self.entries = [e for e in _lines(path) if e["step"] <= step]
+            self.entries = [e for e in entries(path) if e["step"] <= step]
         self._write()
 
     def add(self, **entry: Any) -> None:
@@ -143,6 +151,11 @@ class Log:
     def _write(self) -> None:
         text = "".join(json.dumps(e) + "\n" for e in self.entries)
         io.write_atomic(self.path, text.encode())
+
+
+def entries(path: Path) -> list[dict[str, Any]]:
+    """What a run has written down, step by step; nothing if there is no file."""
+    return list(_lines(path)) if path.exists() else []
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -157,10 +170,11 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _finish(run: Run, log: Log, folder: Path, program: str, say: Callable[[str], Any]) -> None:
     """The last sample, and the validation figure beside those of simple models."""
-    say(f"\n--- after {run.step} steps ---\n{run.sample(400)}\n")
+    sample = run.sample(400)
+    say(f"\n--- after {run.step} steps ---\n{sample}\n")
     bits = run.validate()
     others = baselines(run.corpus.train, run.corpus.valid, len(run.corpus.vocabulary))
-    log.add(step=run.step, validation=bits, baselines=others)
+    log.add(step=run.step, sample=sample, validation=bits, baselines=others)
     say("bits per character on the text held out (less is better):")
     for name, figure in sorted({**others, run.settings.cell: bits}.items(), key=lambda x: -x[1]):
         say(f"  {name:<8} {figure:6.3f}{'   <- this run' if name == run.settings.cell else ''}")
@@ -169,6 +183,7 @@ def _finish(run: Run, log: Log, folder: Path, program: str, say: Callable[[str],
     picture = _picture(log, folder)
     say(f"\nrun saved in {folder}{f', loss curve in {picture}' if picture else ''}")
     say(f"write with it: {program} sample {folder}")
+    say(f"look at it: {program} show {folder}")
 
 
 def _picture(log: Log, folder: Path) -> Path | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tinygradrnn.viz.report import report
+from tinygradrnn.viz.saliency import Saliency, saliency
 from tinygradrnn.viz.tape import TapePicture, tape
 
-__all__ = ["TapePicture", "tape"]
+__all__ = ["Saliency", "TapePicture", "report", "saliency", "tape"]

@@ -1,0 +1,108 @@
+"""The page on a training run."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tinygradrnn as tgr
+from tinygradrnn.cli import main
+from tinygradrnn.train import entries
+
+SMALL = ["--hidden-size", "8", "--embedding-size", "4", "--batch-size", "2", "--chunk", "8"]
+pytest.importorskip("matplotlib", reason="no matplotlib: pip install -e '.[plot]'")
+
+
+def train(folder: Path, *more: str) -> Path:
+    text = folder / "text.txt"
+    text.write_text("if a < b and c > d & e: print('<b>fat</b>')\n" * 60)
+    out = folder / "run"
+    assert main(["train", "--text", str(text), "--out", str(out), *SMALL, *more]) == 0
+    return out
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return train(tmp_path, "--steps", "60")
+
+
+def test_the_page_has_everything_and_needs_nothing(run: Path) -> None:
+    assert main(["show", str(run)]) == 0
+    html = (run / "report.html").read_text(encoding="utf-8")
+    for title in ("Loss", "Gradients", "What it wrote", "How its cell runs", "Settings"):
+        assert f"<h2>{title}</h2>" in html
+    assert "finished, after 60 steps" in html
+    assert html.count('<svg role="img" aria-label=') == 2
+    assert "before the loop, all steps at once" in html
+    assert "<b>fat</b>" not in html
+    assert 'http-equiv="refresh"' not in html
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    # The numbers stand in the page.
+    losses = [
+        e["bits_per_character"]
+        for e in entries(run / "log.jsonl")
+        if "step" in e and "bits_per_character" in e
+    ]
+    assert all(f"<td>{bits:.4f}</td>" in html for bits in losses)
+
+
+def test_what_training_writes_down_is_the_gradient(run: Path) -> None:
+    log = entries(run / "log.jsonl")
+    norms = next(e["gradient_norms"] for e in reversed(log) if "gradient_norms" in e)
+    assert set(norms) == {
+        "embedding.weight",
+        "cell.weight_ih",
+        "cell.weight_hh",
+        "cell.bias_ih",
+        "cell.bias_hh",
+        "readout.weight",
+        "readout.bias",
+    }
+    # The two biases are added, so their gradients are one and the same.
+    assert norms["cell.bias_ih"] == pytest.approx(norms["cell.bias_hh"])
+    assert norms["readout.weight"] > 0
+    assert isinstance(log[-1]["sample"], str)
+
+
+def test_a_run_under_way_or_of_an_older_version(run: Path) -> None:
+    lines = (run / "log.jsonl").read_text().splitlines()
+    old = [json.loads(line) for line in lines]
+    kept = [
+        {k: v for k, v in e.items() if k not in ("gradient_norms", "sample", "validation")}
+        for e in old
+    ]
+    (run / "log.jsonl").write_text("\n".join(map(json.dumps, kept)) + '\n{"step": 61, "bi')
+    html = tgr.viz.report(run)
+    assert "under way, or stopped" in html
+    assert "has written down no norms of gradients" in html
+    assert "No sample has been written down yet" in html
+    (run / "log.jsonl").unlink()
+    assert "No loss has been written down yet" in tgr.viz.report(run)
+
+
+def test_where_it_is_written(run: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "a" / "page.html"
+    out.parent.mkdir()
+    assert main(["show", str(run), "--out", str(out)]) == 0
+    assert out.exists()
+    assert not (run / "report.html").exists()
+    assert capsys.readouterr().out.splitlines()[-1].startswith(out.resolve().as_uri())
+    assert 'http-equiv="refresh" content="5"' in tgr.viz.report(run, refresh=5)
+
+
+def test_no_run_and_no_matplotlib(
+    tmp_path: Path, run: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["show", str(tmp_path)]) == 2
+    assert "no checkpoint.safetensors here" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main(["show", str(run)]) == 2
+    assert "python -m pip install 'tinygradrnn[plot]'" in capsys.readouterr().err
+    (run / "checkpoint.safetensors").write_bytes(b"nothing")
+    assert main(["show", str(run)]) == 2
