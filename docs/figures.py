@@ -115,7 +115,7 @@ def arrow(
         axes.text(*middle, text, ha="center", va="bottom", color=colour)
 
 
-# ------------------------------------------------------------------------------------- the tutorial
+# ----------------------------------------------------------------------------------- the tutorial
 
 
 @figure
@@ -278,6 +278,161 @@ def _rectangle(x: float, y: float, width: float, height: float, colour: Any) -> 
     from matplotlib.patches import Rectangle
 
     return Rectangle((x, y), width, height, facecolor=colour, edgecolor="0.4", lw=0.8)
+
+
+def small_cell(kind: Any, inputs: int = 1) -> Any:
+    """A cell of 16 with the weights that the tutorial gives it."""
+    return kind(inputs, 16, rng=tgr.get_backend("numpy").rng(0), dtype="float64")
+
+
+def noise() -> Any:
+    """The sequence of 40 steps that the tutorial looks at."""
+    return tgr.tensor(np.random.default_rng(0).normal(size=(40, 1, 1)))
+
+
+def anatomy(cell: Any) -> Any:
+    """What a cell does to the gradient of the sum of its outputs."""
+    return tgr.bptt.anatomy(cell, noise(), loss=lambda output, t: tgr.sum(output))
+
+
+def by_gain() -> dict[float, Any]:
+    """The three networks of chapter 7, whose recurrent weights are orthogonal times a gain."""
+    found = {}
+    for gain in (0.8, 1.2, 2.0):
+        cell, rng = small_cell(tgr.nn.RNNCell), tgr.get_backend("numpy").rng(0)
+        cell.weight_hh.assign(tgr.nn.init.orthogonal((16, 16), gain, rng=rng, dtype="float64"))
+        found[gain] = anatomy(cell)
+    return found
+
+
+def maps(named: dict[str, Any], low: float = 1e-6, high: float = 1e2) -> Any:
+    """The norms of dL_t/dh_k side by side, on one logarithmic scale; zero stays blank."""
+    from matplotlib.colors import LogNorm
+
+    made, axes = canvas(2.3 * len(named) + 0.9, 2.7, len(named), squeeze=False, sharey=True)
+    for ax, (name, norms) in zip(axes[0], named.items(), strict=True):
+        shown = np.ma.masked_where(norms == 0, np.maximum(norms, low))
+        drawn = ax.imshow(shown, cmap="cividis", norm=LogNorm(low, high), interpolation="nearest")
+        ax.set_title(name, fontsize=10)
+        ax.set_xlabel("state at step $k$")
+    axes[0, 0].set_ylabel("loss at step $t$")
+    made.colorbar(drawn, ax=axes[0], shrink=0.85, extend="both")
+    return made
+
+
+@figure
+def large_t() -> Any:
+    """Vanishing, about right, exploding."""
+    return maps({f"gain {gain}": found.cotangents for gain, found in by_gain().items()})
+
+
+@figure
+def singular_values() -> Any:
+    """The singular values of dh_t/dh_0 as t grows."""
+    made, axes = canvas(7.2, 2.7, 3, sharey=True)
+    for ax, (gain, found) in zip(axes, by_gain().items(), strict=True):
+        ax.semilogy(found.product_singular_values, color=BLUE, lw=1)
+        ax.axhline(1, color=GREY, ls="--", lw=1)
+        ax.set(title=f"gain {gain}", xlabel="$t$", ylim=(1e-12, 1e4))
+        ax.title.set_fontsize(10)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("singular values")
+    return made
+
+
+@figure
+def masks() -> Any:
+    """Which steps a loss reaches under four plans."""
+    plans = [tgr.bptt.Full(), tgr.bptt.Chunk(4), tgr.bptt.Window(2, 4), tgr.bptt.Depth(4)]
+    made, axes = canvas(8.0, 2.4, len(plans), sharey=True)
+    for ax, plan in zip(axes, plans, strict=True):
+        ax.pcolormesh(plan.mask(12), cmap="Blues", vmin=0, vmax=1.3, edgecolors="0.8", lw=0.5)
+        ax.set(aspect="equal", xticks=[], yticks=[], xlabel="reaches step $i$")
+        values = ", ".join(map(str, vars(plan).values()))
+        ax.set_title(f"{type(plan).__name__}({values})", fontsize=10)
+    axes[0].invert_yaxis()  # of all, since they share it
+    axes[0].set_ylabel("loss at step $t$")
+    return made
+
+
+@figure
+def unbiased() -> Any:
+    """The running mean of random truncations on the network at rest of chapter 9."""
+    terms = np.array([[0.5 ** (t - i) if i <= t else 0.0 for i in range(4)] for t in range(4)])
+    with tgr.use_backend("numpy"):
+        plan = tgr.bptt.Random(0.5, rng=3)
+    draws = np.array([(plan.mask(4) * terms).sum() for _ in range(3000)])
+    n = np.arange(1, len(draws) + 1)
+    mean = draws.cumsum() / n
+    spread = np.sqrt(np.maximum((draws**2).cumsum() / n - mean**2, 0) / n)
+    made, axes = canvas(6.4, 3.0)
+    late = n >= 10
+    low, high = (mean - 2 * spread)[late], (mean + 2 * spread)[late]
+    axes.fill_between(n[late], low, high, color=BLUE, alpha=0.2, lw=0)
+    axes.semilogx(n, mean, color=BLUE, lw=1.5)
+    axes.axhline(6.125, color="0.2", lw=1)
+    axes.axhline(5.0, color=RED, lw=1.5, ls="--")
+    axes.text(3000, 6.2, "full gradient", ha="right", va="bottom", color="0.2")
+    axes.text(3000, 5.05, "chunks of 2", ha="right", va="bottom", color=RED)
+    axes.text(12, 7.4, "mean of random draws", color=BLUE)
+    axes.set(xlabel="draws", ylabel="gradient", xlim=(1, 3000), ylim=(4, 9))
+    axes.spines[["top", "right"]].set_visible(False)
+    return made
+
+
+@figure
+def cliff() -> Any:
+    """Clipped steps down a wall, and the first step of the unclipped."""
+    ws = np.linspace(0.55, 1.14, 300)
+    made, axes = canvas(6.4, 3.0)
+    axes.plot(ws, 0.5 * (ws**20 - 0.5) ** 2, color="0.3", lw=1.5)
+    w, path = 1.12, []
+    for _ in range(30):
+        path.append(w)
+        slope = (w**20 - 0.5) * 20 * w**19
+        w -= 0.01 * np.clip(slope, -1.0, 1.0)
+    path = np.array(path)
+    losses = 0.5 * (path**20 - 0.5) ** 2
+    axes.plot(path, losses, "o-", color=BLUE, ms=4, lw=1)
+    arrow(axes, (path[0], losses[0]), (0.56, losses[0]), colour=RED)
+    axes.text(
+        0.75, losses[0] - 13, "unclipped, one step:\nout of the picture", color=RED, ha="center"
+    )
+    axes.text(1.03, 11, "clipped", color=BLUE, ha="right")
+    axes.set(xlabel="$w$", ylabel="$L$", xlim=(0.55, 1.14), ylim=(-1, None))
+    axes.spines[["top", "right"]].set_visible(False)
+    return made
+
+
+def open_gates() -> dict[str, Any]:
+    """The four cells of chapter 11."""
+    lstm, gru = small_cell(tgr.nn.LSTMCell), small_cell(tgr.nn.GRUCell)
+    tgr.nn.init.forget_gate_bias_(lstm, 3.7)
+    bias = gru.bias_ih.numpy().copy()
+    bias[16:32] = 3.7
+    gru.bias_ih.assign(bias)
+    named = {"RNN": small_cell(tgr.nn.RNNCell), "LSTM": small_cell(tgr.nn.LSTMCell)}
+    return named | {"LSTM, bias 3.7": lstm, "GRU, bias 3.7": gru}
+
+
+@figure
+def gates() -> Any:
+    """Which states a loss reaches in a plain cell, and in cells with gates."""
+    return maps({name: anatomy(cell).cotangents for name, cell in open_gates().items()})
+
+
+@figure
+def inside_lstm() -> Any:
+    """The same for the parts of an LSTM."""
+    cell = open_gates()["LSTM, bias 3.7"]
+
+    def loss(output: Any, t: int) -> Any:
+        return tgr.sum(output)
+
+    flow = tgr.viz.gradient_flow(cell, noise(), loss=loss, values=["h", "c", "f"])
+    (found,) = flow.maps.values()
+    named = {"h": "$h$", "c": "$c$", "f": "forget gate $f$"}
+    return maps({named[key]: found[key] for key in named}, 1e-3, 1e1)
 
 
 if __name__ == "__main__":
