@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tinygradrnn.bptt.anatomy import Anatomy, anatomy
+from tinygradrnn.bptt.audit import Audit, Finding, audit
 from tinygradrnn.bptt.jacobians import Gradients, StepTerms, closed_form, rtrl, step_terms
 from tinygradrnn.bptt.stream import Stretch, detach, stream
 from tinygradrnn.scan.segments import Checkpoint, Report
@@ -19,10 +20,12 @@ from tinygradrnn.scan.truncation import (
 
 __all__ = [
     "Anatomy",
+    "Audit",
     "Checkpoint",
     "Chunk",
     "Clip",
     "Depth",
+    "Finding",
     "Full",
     "Gradients",
     "Random",
@@ -33,6 +36,7 @@ __all__ = [
     "Truncation",
     "Window",
     "anatomy",
+    "audit",
     "closed_form",
     "detach",
     "rtrl",

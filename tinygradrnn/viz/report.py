@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import tinygradrnn as tgr
+from tinygradrnn.chart import in_page, new_figure, tidy
 from tinygradrnn.io import write_atomic
 from tinygradrnn.run import Settings, load_model, read_checkpoint
 from tinygradrnn.train import LOG, entries
-from tinygradrnn.viz.chart import in_page, new_figure, tidy
 from tinygradrnn.viz.document import asset, document
 from tinygradrnn.viz.saliency import saliency
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from tinygradrnn.errors import BackendError, ShapeError
-from tinygradrnn.io import write_atomic
 
 # Okabe and Ito's colours: they differ also for those who see fewer.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
@@ -81,7 +80,7 @@ class Chart:
             buffer.write(as_svg(self.plot(), path.stem).encode())
         else:
             self.plot().savefig(buffer, format=path.suffix[1:], dpi=dpi)
-        write_atomic(path, buffer.getvalue())
+        path.write_bytes(buffer.getvalue())
         return path
 
     def _repr_svg_(self) -> str:

@@ -1,0 +1,159 @@
+"""Maps of gradients over time, against numbers found in other ways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygradrnn as tgr
+
+XS = np.random.default_rng(0).normal(size=(7, 3, 4))
+
+
+def cell(kind: Any = tgr.nn.LSTMCell) -> Any:
+    return kind(4, 5, dtype="float64", rng=tgr.current_backend().rng(0))
+
+
+def total(output: Any, t: int) -> Any:
+    return tgr.sum(tgr.square(output))
+
+
+@pytest.mark.parametrize("kind", [tgr.nn.RNNCell, tgr.nn.GRUCell, tgr.nn.LSTMCell])
+def test_states_as_in_the_anatomy(kind: Any) -> None:
+    c = cell(kind)
+    flow = tgr.viz.gradient_flow(c, XS, loss=total)
+    found = tgr.bptt.anatomy(c, XS, loss=total)
+    square = sum(m**2 for m in flow.maps[kind.__name__].values())
+    np.testing.assert_allclose(np.sqrt(square), found.cotangents, rtol=1e-10)
+    np.testing.assert_allclose(flow.losses, found.losses, rtol=1e-10)
+    again = tgr.viz.gradient_flow(found)
+    assert again.maps["states"]["h"] is found.cotangents
+
+
+def test_a_gate_by_finite_differences() -> None:
+    """The forget gate of step k is moved, and all later losses are looked at."""
+    c = cell()
+    flow = tgr.viz.gradient_flow(c, XS, values=["f"], loss=total)
+    k, eps = 2, 1e-6
+
+    def losses(push: Any) -> Any:
+        state, found = c.initial_state(3), []
+        for t, x in enumerate(XS):
+            h, memory = state
+            from_x, from_h = c.projections(tgr.tensor(x), h)
+            i, f, g, o = tgr.split(from_x + from_h, 4, axis=-1)
+            f = f + push if t == k else f
+            memory = tgr.sigmoid(f) * memory + tgr.sigmoid(i) * tgr.tanh(g)
+            h = tgr.sigmoid(o) * tgr.tanh(memory)
+            state = h, memory
+            found.append(float(total(h, t)))
+        return np.asarray(found)
+
+    slopes = np.zeros((7, 3, 5))
+    for b in range(3):
+        for j in range(5):
+            push = np.zeros((3, 5))
+            push[b, j] = eps
+            slopes[:, b, j] = (losses(tgr.tensor(push)) - losses(tgr.tensor(-push))) / (2 * eps)
+    expected = np.sqrt((slopes**2).sum(axis=(1, 2)))
+    np.testing.assert_allclose(flow.maps["LSTMCell"]["f"][:, k], expected, rtol=1e-5, atol=1e-9)
+
+
+def test_layers_and_directions() -> None:
+    model = tgr.nn.GRU(4, 5, num_layers=2, bidirectional=True, dtype="float64")
+
+    def run() -> list[Any]:
+        outputs, _ = model(tgr.tensor(XS))
+        return [tgr.sum(tgr.square(y)) for y in tgr.unstack(outputs)]
+
+    flow = tgr.viz.gradient_flow(run, values=["h", "r"])
+    assert list(flow.maps) == ["GRU.l0", "GRU.l0_reverse", "GRU.l1", "GRU.l1_reverse"]
+    assert not np.triu(flow.maps["GRU.l1"]["h"], 1).any()
+    assert not np.tril(flow.maps["GRU.l1_reverse"]["h"], -1).any()
+    assert flow.maps["GRU.l0"]["h"].all()
+    as_tensor = tgr.viz.gradient_flow(lambda: tgr.stack(run()))
+    np.testing.assert_allclose(as_tensor.maps["GRU.l1"]["h"], flow.maps["GRU.l1"]["h"])
+
+
+def test_plans_are_seen_as_their_masks() -> None:
+    for plan in (tgr.bptt.Chunk(3), tgr.bptt.Depth(2), tgr.bptt.Window(2, 3)):
+        flow = tgr.viz.gradient_flow(cell(tgr.nn.RNNCell), XS, truncation=plan)
+        np.testing.assert_array_equal(flow.maps["RNNCell"]["h"] > 0, plan.mask(7) > 0)
+
+
+def test_everything_with_a_name_and_a_cell_of_ones_own() -> None:
+    w = tgr.tensor(0.5, requires_grad=True)
+
+    def own(x: Any, h: Any) -> Any:
+        fresh = tgr.tanh(x)
+        h = w * h + fresh
+        return h, h
+
+    flow = tgr.viz.gradient_flow(own, XS, tgr.zeros((3, 4), "float64"), values=["*"])
+    assert set(flow.maps["own"]) == {"h"} | ({"fresh"} & set(flow.maps["own"]))
+    # h_t = sum_k w^(t-k) tanh(x_k), so dL_t/dh_k = 2 h_t w^(t-k).
+    h = np.zeros((3, 4))
+    rows = []
+    for x in XS:
+        h = 0.5 * h + np.tanh(x)
+        rows.append(np.linalg.norm(2 * h))
+    expected = [[rows[t] * 0.5 ** (t - k) if k <= t else 0 for k in range(7)] for t in range(7)]
+    np.testing.assert_allclose(flow.maps["own"]["h"], expected, rtol=1e-10)
+    np.testing.assert_allclose(flow.profile("own", "h")[0], np.mean(rows))
+
+
+def test_decay_in_full_and_truncated() -> None:
+    c = cell(tgr.nn.RNNCell)
+    plans = [tgr.bptt.Chunk(3), tgr.bptt.Depth(4)]
+    found = tgr.viz.decay(c, XS, plans=plans)
+    flow = tgr.viz.gradient_flow(c, XS, loss=total)
+    np.testing.assert_allclose(found.curves["full"], flow.maps["RNNCell"]["h"][-1, ::-1], rtol=1e-9)
+    assert [int((v > 0).sum()) for v in found.curves.values()] == [7, 1, 4]
+    np.testing.assert_allclose(found.curves["Depth(k=4)"][:4], found.curves["full"][:4], rtol=1e-9)
+
+
+def test_singular_values_of_a_linear_cell() -> None:
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]]) * np.array([2.0, 0.5])
+
+    def linear(x: Any, h: Any) -> Any:
+        h = h @ tgr.tensor(turn) + x
+        return h, h
+
+    xs = np.zeros((6, 1, 2))
+    found = tgr.viz.spectrum(linear, xs, tgr.zeros((1, 2), "float64"), parameters=[])
+    expected = [np.linalg.svd(np.linalg.matrix_power(turn, t), compute_uv=False) for t in range(6)]
+    np.testing.assert_allclose(found.values, expected, rtol=1e-9)
+
+
+def test_pictures(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="no matplotlib: pip install -e '.[plot]'")
+    c = cell()
+    flow = tgr.viz.gradient_flow(c, XS, values=["h", "c", "i", "f", "o"])
+    figure = flow.plot()
+    assert [a.get_title() for a in figure.axes if a.get_title()] == ["h", "c", "i", "f", "o"]
+    assert len([a for a in flow.plot(only=["h"]).axes if a.images]) == 1
+    for chart in (flow, tgr.viz.decay(c, XS), tgr.viz.spectrum(c, XS)):
+        assert chart._repr_svg_().startswith("<svg")
+        for suffix in (".svg", ".png", ".pdf"):
+            assert chart.save(tmp_path / f"a{suffix}").stat().st_size > 1000
+        with pytest.raises(tgr.TinygradrnnError, match=r"'a.gif'; expected a name in"):
+            chart.save(tmp_path / "a.gif")
+
+
+def test_bad_arguments() -> None:
+    error = tgr.TinygradrnnError
+    with pytest.raises(error, match=r"values has \['nope'\]; the cell's own names are \['c', 'f'"):
+        tgr.viz.gradient_flow(cell(), XS, values=["nope"])
+    with pytest.raises(error, match="source is 3"):
+        tgr.viz.gradient_flow(3, XS)
+    with pytest.raises(error, match="the function returned a float"):
+        tgr.viz.gradient_flow(lambda: 3.0)
+    with pytest.raises(error, match="no loss depends on any state"):
+        tgr.viz.gradient_flow(cell(), XS, loss=lambda output, t: None)
+    with pytest.raises(error, match=r"loss\(output, 0\) has shape \(3, 5\)"):
+        tgr.viz.gradient_flow(cell(), XS, loss=lambda output, t: output)
+    with pytest.raises(error, match="only="):
+        tgr.viz.gradient_flow(cell(), XS).plot(only=["z"])

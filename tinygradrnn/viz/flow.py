@@ -1,0 +1,396 @@
+"""How much of each loss's gradient arrives where, step by step back in time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tinygradrnn as tgr
+from tinygradrnn.bptt.anatomy import Anatomy, anatomy
+from tinygradrnn.bptt.jacobians import Loss, loss_of
+from tinygradrnn.chart import COLOURS, Chart, new_figure, tidy
+from tinygradrnn.convert import kind_of
+from tinygradrnn.errors import DtypeError, GradientError, ShapeError
+from tinygradrnn.scan.truncation import Truncation
+from tinygradrnn.tensor import Tensor
+
+Map = Any  # NumPy, (loss step, step)
+
+
+class GradientFlow(Chart):
+    """What :func:`gradient_flow` finds.
+
+    Attributes:
+        maps: For each loop (a layer, or a direction of it), and in it for each state and gate, the
+            norm of ``dL_t/dv_k`` at ``[t, k]``, ``(time, time)``, NumPy.
+        losses: Each step's loss, ``(time,)``.
+    """
+
+    def __init__(self, maps: dict[str, dict[str, Map]], losses: Any) -> None:
+        self.maps, self.losses = maps, losses
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """Every loop with every value of it."""
+        return [(loop, value) for loop, values in self.maps.items() for value in values]
+
+    def profile(self, loop: str, value: str) -> Any:
+        """The mean norm against steps back, ``(time,)``: that of all ``[t, t - d]``."""
+        import numpy
+
+        found = self.maps[loop][value]
+        return numpy.array([found.diagonal(-d).mean() for d in range(len(found))])
+
+    def plot(self, only: Sequence[str] | None = None) -> Any:
+        """The maps side by side, on one logarithmic scale; what is zero stays blank.
+
+        Args:
+            only: Which values, such as ``["h"]``; by default all.
+
+        Raises:
+            ShapeError: There are no such values.
+            BackendError: There is no matplotlib.
+        """
+        import numpy
+
+        shown = [(a, b) for a, b in self.names if only is None or b in only]
+        if not shown:
+            known = sorted({b for _, b in self.names})
+            raise ShapeError(f"gradient_flow: only={only!r}; expected some of {known}")
+        across = 3 if len(shown) in (5, 6, 9) else min(4, len(shown))
+        down = math.ceil(len(shown) / across)
+        figure = new_figure(2.1 + 2.7 * across, 0.7 + 2.6 * down)
+        grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
+        from matplotlib.colors import LogNorm
+
+        maps = [self.maps[a][b] for a, b in shown]
+        there = numpy.concatenate([m[(m > 0) & numpy.isfinite(m)] for m in maps])
+        if there.size:
+            high = float(there.max())
+            # Twelve decades at most: below that a gradient is gone for all that can be seen.
+            norm = LogNorm(max(float(there.min()), high * 1e-12) * 0.999, high * 1.001)
+        else:
+            norm = LogNorm(0.1, 1)
+        image = None
+        several = len({a for a, _ in shown}) > 1
+        for i, ((loop, value), found) in enumerate(zip(shown, maps, strict=True)):
+            axes = grid[i // across][i % across]
+            axes.set_facecolor("0.93")
+            seen = numpy.ma.masked_where(~(found > 0), found)
+            image = axes.imshow(seen, norm=norm, cmap="viridis", interpolation="nearest")
+            axes.set_title(f"{loop}: {value}" if several else value, fontsize=10)
+            if i // across == down - 1 or i + across >= len(shown):
+                axes.set_xlabel("step k")
+                axes.xaxis.set_tick_params(labelbottom=True)
+            if i % across == 0:
+                axes.set_ylabel("loss of step t")
+        for i in range(len(shown), across * down):
+            grid[i // across][i % across].set_visible(False)
+        figure.colorbar(image, ax=grid.ravel().tolist(), label=r"norm of $dL_t/dv_k$", shrink=0.9)
+        return figure
+
+    def __repr__(self) -> str:
+        parts = [f"{loop}: {', '.join(values)}" for loop, values in self.maps.items()]
+        return f"<gradient flow over {len(self.losses)} steps; {'; '.join(parts)}>"
+
+
+def gradient_flow(
+    source: Any,
+    xs: Any = None,
+    state: Any = None,
+    *,
+    loss: Loss | None = None,
+    values: Sequence[str] | None = None,
+    **options: Any,
+) -> GradientFlow:
+    """Map how much each step's loss depends on every earlier step: ``|dL_t/dv_k|`` for all t, k.
+
+    Along a row one sees how far back a loss reaches: a vanishing gradient fades to the left within
+    a few steps, a healthy one does not, and a cut is where the map goes blank.
+
+    Args:
+        source: A cell, to be run over `xs`; or, for a model of several layers, a function that runs
+            it and returns its losses, a list of scalars or ``(time,)``, in order of time; or what
+            :func:`tinygradrnn.bptt.anatomy` found.
+        xs: As for :func:`tinygradrnn.scan`, ``(time, batch, features)``.
+        state: As for :func:`tinygradrnn.scan`.
+        loss: With a cell: ``loss(output, t)``, a scalar; by default the sum of the squares of
+            the output.
+        values: What to map, by the names that the cell gives it: ``["h", "f"]``. By default the
+            states; ``["*"]`` is everything that has a name.
+        options: Handed on to :func:`tinygradrnn.scan`: `lengths`, `reverse`, `truncation`.
+
+    Raises:
+        GradientError: No loss depends on any state.
+        ShapeError: There is no such value, or a loss is no scalar.
+        DtypeError: `source` is none of these.
+
+    >>> cell = tgr.nn.LSTMCell(3, 4)
+    >>> flow = tgr.viz.gradient_flow(cell, tgr.ones((6, 1, 3)), values=["h", "c", "f"])
+    >>> flow
+    <gradient flow over 6 steps; LSTMCell: h, c, f>
+    >>> flow.maps["LSTMCell"]["f"].shape
+    (6, 6)
+    """
+    if isinstance(source, Anatomy):
+        return GradientFlow({"states": {"h": source.cotangents}}, source.losses)
+    if not callable(source):
+        raise DtypeError(
+            f"gradient_flow: source is {source!r}; expected a cell, a function that returns the "
+            "losses, or an Anatomy"
+        )
+    with tgr.enable_grad(), tgr.watch() as seen:
+        losses, along = _losses(source, xs, state, loss, options)
+    wanted = None if values is None or "*" in values else list(values)
+    maps: dict[str, dict[str, Map]] = {}
+    for name, steps in seen.loops.items():
+        known = list(dict.fromkeys(key for s in steps for key in (*s.states, *s.values)))
+        states = list(dict.fromkeys(key for s in steps for key in s.states))
+        chosen = states if values is None else known if wanted is None else wanted
+        for key in chosen:
+            if key in known:
+                places = [(s.t, s.states.get(key, s.values.get(key))) for s in steps]
+                found = _along(losses, along[key]) if key in along else _map(losses, places)
+                maps.setdefault(name, {})[key] = found
+    if wanted and (missing := [k for k in wanted if not any(k in m for m in maps.values())]):
+        every = [s for run in seen.loops.values() for s in run]
+        named = sorted({key for s in every for key in (*s.states, *s.values)})
+        raise ShapeError(f"gradient_flow: values has {missing}; the cell's own names are {named}")
+    for values_ in maps.values():
+        for key, found in values_.items():
+            if key not in along and not found.any() and "truncation" in options:
+                raise GradientError(
+                    f"gradient_flow: {key!r} is not to be seen under {options['truncation']!r}, "
+                    "which walks back from each loss by itself; map states under it"
+                )
+    if not any(found.any() for values_ in maps.values() for found in values_.values()):
+        raise GradientError("gradient_flow: no loss depends on any state")
+    import numpy
+
+    host = numpy.array([0.0 if x is None else float(x) for x in losses])
+    return GradientFlow(maps, host)
+
+
+def _losses(
+    source: Any, xs: Any, state: Any, loss: Loss | None, options: Mapping[str, Any]
+) -> tuple[list[Tensor | None], dict[str, Tensor]]:
+    """Each step's loss, on the tape; and of a cell its states along the way, by name."""
+    if xs is None:
+        found = source()
+        rows = tgr.unstack(found) if isinstance(found, Tensor) and found.ndim == 1 else found
+        if not isinstance(rows, list | tuple) or not rows:
+            raise DtypeError(
+                f"gradient_flow: the function returned {_told(found)}; expected the losses of all "
+                "steps, a list of scalars or a Tensor (time,)"
+            )
+        return [loss_of(lambda _, t: rows[t], None, t) for t in range(len(rows))], {}
+    outputs, _, states = tgr.scan(source, xs, state, return_states=True, **options)
+    rate = loss or (lambda output, t: tgr.sum(tgr.square(output)))
+    leaves, structure = tgr.tree.flatten(outputs)
+    steps = zip(*(tgr.unstack(leaf) for leaf in leaves), strict=True)
+    losses = [loss_of(rate, structure.unflatten(row), t) for t, row in enumerate(steps)]
+    leaves, structure = tgr.tree.flatten(states)
+    names = [path.strip(".[]") or "h" for path in structure.paths("")]
+    return losses, dict(zip(names, leaves, strict=True))
+
+
+def _told(x: Any) -> str:
+    return f"a Tensor of shape {x.shape}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+
+
+def _along(losses: Sequence[Tensor | None], states: Tensor) -> Map:
+    """The same for the states of all steps, which also plans that look at each loss allow."""
+    import numpy
+
+    found = numpy.zeros((len(losses), len(losses)))
+    for t, value in enumerate(losses):
+        if value is None or value.edge is None or states.edge is None:
+            continue
+        (g,) = tgr.grad(value, states, retain_graph=True, allow_unused=True)
+        if g is not None:
+            found[t] = numpy.linalg.norm(g.numpy().reshape(len(losses), -1), axis=1)
+    return found
+
+
+def _map(losses: Sequence[Tensor | None], places: Sequence[tuple[int, Any]]) -> Map:
+    """The norm of the gradient of each loss at each place."""
+    import numpy
+
+    time = max([len(losses), *(k + 1 for k, _ in places)])
+    found = numpy.zeros((time, time))
+    on_tape = [(k, x) for k, x in places if x is not None and x.edge and kind_of(x.dtype) == "f"]
+    for t, value in enumerate(losses):
+        if value is None or value.edge is None or not on_tape:
+            continue
+        gradients = tgr.grad(value, [x for _, x in on_tape], retain_graph=True, allow_unused=True)
+        for (k, _), g in zip(on_tape, gradients, strict=True):
+            if g is not None:
+                found[t, k] = numpy.linalg.norm(g.numpy())
+    return found
+
+
+class Decay(Chart):
+    """What :func:`decay` finds.
+
+    Attributes:
+        curves: For each plan by its name, the norm of the last loss's gradient against steps back,
+            ``(time,)``.
+    """
+
+    def __init__(self, curves: dict[str, Any]) -> None:
+        self.curves = curves
+
+    def plot(self) -> Any:
+        """The curves, on a logarithmic scale; where one ends, nothing goes back any further.
+
+        Raises:
+            BackendError: There is no matplotlib.
+        """
+        figure = new_figure(6.4, 3.6)
+        axes = figure.add_subplot()
+        tidy(axes)
+        count = len(self.curves)
+        for i, (name, curve) in enumerate(self.curves.items()):
+            there = curve > 0
+            axes.plot(
+                there.nonzero()[0],
+                curve[there],
+                label=name,
+                color=COLOURS[i % len(COLOURS)],
+                # One upon the other, each narrower: where they are equal all can be seen.
+                linewidth=1.5 + 2.2 * (count - 1 - i),
+                solid_capstyle="butt",
+            )
+        axes.set(xlabel="steps back from the last loss", ylabel="norm of $dL_T/dh_{T-d}$")
+        axes.set_yscale("log")
+        axes.legend(frameon=False)
+        return figure
+
+
+def decay(
+    cell: Any,
+    xs: Any,
+    state: Any = None,
+    *,
+    plans: Sequence[Truncation] = (),
+    loss: Callable[[Any], Any] | None = None,
+    **options: Any,
+) -> Decay:
+    """Follow the last loss's gradient back through time, in full and under truncation plans.
+
+    Args:
+        cell: A cell, or a function ``(x, state) -> (output, state)``.
+        xs: As for :func:`tinygradrnn.scan`, ``(time, batch, features)``.
+        state: As for :func:`tinygradrnn.scan`.
+        plans: Truncation plans of ``tgr.bptt``, to be compared with the whole.
+        loss: Of the last output, a scalar; by default the sum of its squares.
+        options: Handed on to :func:`tinygradrnn.scan`.
+
+    Raises:
+        GradientError: The loss does not depend on any state.
+
+    >>> found = tgr.viz.decay(
+    ...     tgr.nn.RNNCell(2, 3), tgr.ones((8, 1, 2)), plans=[tgr.bptt.Chunk(4)]
+    ... )
+    >>> [(name, int((curve > 0).sum())) for name, curve in found.curves.items()]
+    [('full', 8), ('Chunk(k=4)', 4)]
+    """
+    import numpy
+
+    curves: dict[str, Any] = {}
+    for plan in (None, *plans):
+        with tgr.enable_grad():
+            outputs, _, states = tgr.scan(
+                cell, xs, state, truncation=plan, return_states=True, **options
+            )
+            last = tgr.tree.map(lambda y: y[-1], outputs)
+            value = loss_of(
+                lambda output, t: loss(output) if loss else tgr.sum(tgr.square(output)), last, 0
+            )
+        leaves = [x for x in tgr.tree.flatten(states)[0] if x.edge is not None]
+        if value is None or value.edge is None or not leaves:
+            raise GradientError("decay: the loss does not depend on any state")
+        found = tgr.grad(value, leaves, allow_unused=True)
+        square = sum(
+            (g.numpy().reshape(len(g), -1).astype("float64") ** 2).sum(axis=1)
+            for g in found
+            if g is not None
+        )
+        curves["full" if plan is None else repr(plan)] = numpy.sqrt(square)[::-1]
+    return Decay(curves)
+
+
+class Spectrum(Chart):
+    """What :func:`spectrum` finds.
+
+    Attributes:
+        values: The singular values of ``dh_t/dh_0`` for each t, ``(time, state)``, largest first.
+    """
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+
+    def plot(self) -> Any:
+        """The values over time: what lies below 1 is forgotten, what lies above explodes.
+
+        Raises:
+            BackendError: There is no matplotlib.
+        """
+        import numpy
+
+        figure = new_figure(6.4, 3.6)
+        axes = figure.add_subplot()
+        tidy(axes)
+        steps, size = self.values.shape
+        quantiles = numpy.linspace(0, size - 1, min(size, 9)).round().astype(int)
+        for i in quantiles:
+            shade = 0.15 + 0.75 * i / max(size - 1, 1)
+            # What is left of rounding says nothing about the cell.
+            noise = numpy.finfo(self.values.dtype).eps * self.values[:, 0]
+            row = numpy.ma.masked_where(self.values[:, i] <= noise, self.values[:, i])
+            label = {0: "largest", size - 1: "smallest"}.get(int(i))
+            axes.plot(range(steps), row, color=_viridis(shade), linewidth=1.6, label=label)
+        axes.axhline(1, color="0.6", linewidth=0.8, linestyle=":")
+        axes.set(xlabel="step t", ylabel=r"singular values of $dh_t/dh_0$", yscale="log")
+        if size > 1:
+            axes.legend(frameon=False)
+        return figure
+
+
+def _viridis(x: float) -> Any:
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](x)
+
+
+def spectrum(source: Any, xs: Any = None, state: Any = None, **options: Any) -> Spectrum:
+    """Follow the singular values of the product of step Jacobians, ``dh_t/dh_0``, over time.
+
+    They say in how many directions, and how strongly, the first state is still felt (Pascanu et al.
+    2013, arXiv:1211.5063).
+
+    Args:
+        source: A cell, or what :func:`tinygradrnn.bptt.anatomy` found.
+        xs: As for :func:`tinygradrnn.scan`, ``(time, batch, features)``.
+        state: As for :func:`tinygradrnn.scan`.
+        options: Handed on to :func:`tinygradrnn.bptt.anatomy`; `sequence` says of which one.
+
+    Raises:
+        GradientError: As :func:`tinygradrnn.bptt.anatomy`.
+
+    >>> tgr.viz.spectrum(tgr.nn.RNNCell(2, 3), tgr.ones((8, 1, 2))).values.shape
+    (8, 3)
+    """
+    if not isinstance(source, Anatomy):
+        options.setdefault("loss", lambda output, t: _total(output))
+        source = anatomy(source, xs, state, **options)
+    return Spectrum(source.product_singular_values)
+
+
+def _total(output: Any) -> Tensor:
+    leaves = [x for x in tgr.tree.flatten(output)[0] if kind_of(x.dtype) == "f"]
+    total = tgr.sum(leaves[0])
+    for x in leaves[1:]:
+        total = total + tgr.sum(x)
+    return total
