@@ -76,7 +76,7 @@ class Audit(Chart):
 
     def __str__(self) -> str:
         head = ("plan", "cosine", "bias", "deviation", "time", "tape keeps", "reach")
-        table = [head]
+        table: list[tuple[str, ...]] = [head]
         for row in self.rows:
             error = f" ± {row.bias_error:.2g}" if row.deviation else ""
             table.append(
@@ -91,7 +91,7 @@ class Audit(Chart):
                 )
             )
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        table.insert(1, tuple("-" * width for width in widths))  # type: ignore[arg-type]
+        table.insert(1, tuple("-" * width for width in widths))
         lines = [
             "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
             for row in table
@@ -116,12 +116,10 @@ class Audit(Chart):
         ]
         for i, axes in enumerate(figure.subplots(1, len(panels), sharey=True)):
             title, values, text = panels[i]
-            errors = [r.bias_error for r in rows] if i == 1 else None
+            errors = [r.bias_error or math.nan for r in rows] if i == 1 else None
             axes.barh(names, values, xerr=errors, color=COLOURS[0], height=0.62, capsize=3)
             axes.set_title(title, fontsize=10)
-            ends = (
-                values if errors is None else [a + b for a, b in zip(values, errors, strict=True)]
-            )
+            ends = [v + (r.bias_error if errors else 0) for v, r in zip(values, rows, strict=True)]
             room = max(0.0, *ends) or 1.0
             for y, (value, end) in enumerate(zip(values, ends, strict=True)):
                 axes.text(max(end, 0) + 0.03 * room, y, text(value), va="center", fontsize=9)
