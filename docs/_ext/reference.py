@@ -87,26 +87,27 @@ class Operations(_Generated):
         text = inspect.cleandoc(operation.__doc__ or "")
         yield from indented(GoogleDocstring(text, self.config, self.env.app).lines())
         yield ""
-        yield f"   :Kind: {'; '.join(kind(operation))}."
+        said = [f"*{'; '.join(kind(operation)).capitalize()}.*"]
         cost = op_cost(name)
         if cost is not None:
-            work = f"{cost.forward} forward"
-            work += f", {cost.backward} backward" if cost.backward is not None else ""
-            yield f"   :Work: {work}, {measure(name)}."
+            back = f", {cost.backward} backward" if cost.backward is not None else ""
+            said.append(f"**Work**: {cost.forward} forward{back}{measure(name)}.")
         if isinstance(operation, Composite):
             made = ", ".join(f":py:func:`{part}`" for part in parts(name))
-            yield f"   :Made of: {made}; their gradients are its gradient."
-        elif not operation.rules:
-            yield "   :Gradient: none."
-        else:
+            said.append(f"Made of {made}; their gradients are its gradient.")
+        elif operation.rules:
             kept = " and ".join(f"``{k}``" for k in cost.keeps) if cost is not None else ""
-            yield f"   :Keeps: {kept or 'no array'} for the way back."
-            yield "   :Gradient:"
-            yield "      .. code-block:: python"
+            said.append(f"**Keeps** {kept or 'nothing'}. **Gradient**:")
+        else:
+            said.append("No gradient.")
+        yield f"   {' '.join(said)}"
+        yield ""
+        if not isinstance(operation, Composite) and operation.rules:
+            yield "   .. code-block:: python"
             yield ""
             for source in rules(operation):
-                yield from indented(source.splitlines(), " " * 9)
-        yield ""
+                yield from indented(source.splitlines(), " " * 6)
+            yield ""
 
 
 def kind(operation: Any) -> list[str]:
@@ -129,10 +130,9 @@ def kind(operation: Any) -> list[str]:
 
 
 def measure(name: str) -> str:
-    """What the sizes in an operation's cost are."""
-    if name in ("matmul", "linear"):
-        return "for matrices (m, k) and (k, n), in multiplications"
-    return "for n elements"
+    """What the sizes in an operation's cost are, unless n is the number of elements."""
+    matrices = name in ("matmul", "linear")
+    return ", in multiplications of (m, k) and (k, n)" if matrices else ""
 
 
 def rules(operation: Any) -> Iterator[str]:
@@ -193,7 +193,8 @@ class CellCosts(_Generated):
             rows.append([name, *map(str, counts), str(c.saved)])
         for row in rows:
             for i, text in enumerate(row):
-                yield f"   {'*' if i == 0 else ' '} - {text}"
+                whole = re.sub(r"(\d) (?=[IH])", "\\1\N{NO-BREAK SPACE}", text)
+                yield f"   {'*' if i == 0 else ' '} - {whole}"
 
 
 def words(cost: CellCost) -> str:
