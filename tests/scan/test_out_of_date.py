@@ -444,3 +444,46 @@ def test_the_reason_is_told() -> None:
     with pytest.raises(tgr.errors.UntraceableError, match="prefers cannot be compiled: it reads"):
         tgr.scan(prefers, X, H, mode="compiled")
     assert tgr.explain(prefers, X, H).reason is not None
+
+
+def test_how_the_weights_were_drawn_is_no_part_of_a_step() -> None:
+    class Drawn(nn.Cell):
+        def __init__(self) -> None:
+            self.w = nn.Parameter(np.random.default_rng().normal(size=(4, 4)))
+            self.b = nn.Parameter([random.random() for _ in range(4)])
+
+        def forward(self, x: Any, state: Any) -> Any:
+            h = tgr.tanh(x + state @ self.w + self.b.astype("float64"))
+            return h, h
+
+    assert tgr.explain(Drawn(), X, H).compiled
+
+
+LARGE = np.zeros(1 << 20)  # more than a program looks through
+
+
+def test_a_global_that_is_called_as_an_attribute_is_another_thing() -> None:
+    held = types.SimpleNamespace(LARGE=2.0)
+
+    def cell(x: Any, h: Any) -> Any:
+        h = x + h * held.LARGE
+        return h, h
+
+    assert tgr.explain(cell, X, H).compiled
+    follows(cell, lambda: setattr(held, "LARGE", 3.0))
+
+    def refers(x: Any, h: Any) -> Any:
+        h = x + h * float(len(LARGE))
+        return h, h
+
+    assert "NumPy arrays of more than" in str(tgr.explain(refers, X, H).reason)
+
+
+def test_many_globals_are_all_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More names than one byte counts, for which Python has instructions of two parts."""
+    names = [f"many_{i}" for i in range(400)]
+    space: dict[str, Any] = dict.fromkeys(names, 0.001)
+    body = "".join(f"    h = h + {name}\n" for name in names)
+    exec(f"def cell(x, h):\n{body}    h = h + x\n    return h, h\n", space)
+    for name in (names[0], names[130], names[399]):
+        follows(space["cell"], lambda name=name: space.update({name: 0.5}))

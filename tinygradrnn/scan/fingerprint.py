@@ -12,6 +12,7 @@ import contextvars
 import enum
 import functools
 import inspect
+import opcode
 import operator
 import re
 import threading
@@ -76,7 +77,7 @@ class Fingerprint:
         self.tensors: list[Any] = []
         self.kept: list[Any] = []  # objects that count by identity: alive as long as this is
         self._seen: dict[int, tuple[int, Any]] = {}  # with the object, so that its id stays its own
-        self._classes: set[int] = set()
+        self._classes: set[tuple[int, frozenset[str]]] = set()
         self._bytes = 0
         self._add(cell, parts)
         self.key = tuple(parts)
@@ -197,19 +198,21 @@ class Fingerprint:
             else:
                 parts.append(value)  # a value of its own kind: a date, a fraction, a path
         if not _of_library(kind):
-            self._add_class(kind, parts)
+            self._add_class(kind, parts, _MAKING)
 
-    def _add_class(self, kind: type, parts: list[Any]) -> None:
+    def _add_class(
+        self, kind: type, parts: list[Any], without: frozenset[str] = frozenset()
+    ) -> None:
         """What a class and its bases define, as far as these are not the library's own."""
         bases = [*kind.__mro__]
         if type(kind) is not type:  # a metaclass
             bases += inspect.getmro(type(kind))
         for base in bases:
-            if base in (object, type) or _of_library(base) or id(base) in self._classes:
+            if base in (object, type) or _of_library(base) or (id(base), without) in self._classes:
                 continue
-            self._classes.add(id(base))
+            self._classes.add((id(base), without))
             for name, item in vars(base).items():
-                if name in _SKIPPED or type(item) in _DESCRIPTORS:
+                if name in _SKIPPED or name in without or type(item) in _DESCRIPTORS:
                     continue
                 parts.append(name)
                 if isinstance(item, property):
@@ -250,29 +253,34 @@ class Fingerprint:
         if f.__dict__:
             self._add(f.__dict__, parts)
         if not _of_library(f):
-            self._add_names(f.__globals__, _names(f.__code__), parts, direct=True)
+            self._add_names(f.__globals__, _globals(f.__code__), parts, _names(f.__code__))
 
     def _add_names(
-        self, space: dict[str, Any], names: Sequence[str], parts: list[Any], direct: bool = False
+        self,
+        space: dict[str, Any],
+        names: Sequence[str],
+        parts: list[Any],
+        within: Sequence[str] | None = None,
     ) -> None:
-        """What a function may look up in its globals, or in a module that it found there."""
+        """What a function may look up in its globals; `within` modules there, by these names."""
+        inner = names if within is None else within
         for name in names:
             if name not in space:
                 continue
             item = space[name]
             if isinstance(item, types.ModuleType):
                 library = item.__name__.partition(".")[0]
-                if library in ("numpy", "random") and "random" in (*names, item.__name__):
+                if library in ("numpy", "random") and "random" in (*inner, item.__name__):
                     raise Unclear("it draws random numbers that are not tinygradrnn's")
                 if library not in _LIBRARY and id(item) not in self._seen:
                     parts.append(("module", name))
                     self._seen[id(item)] = len(self._seen), item
-                    self._add_names(vars(item), names, parts)
+                    self._add_names(vars(item), inner, parts)
                     del self._seen[id(item)]
                 continue
             parts.append(name)
             self._add(item, parts)
-            if direct and self._put_back is not None:
+            if within is not None and self._put_back is not None:
                 self._put_back.append(functools.partial(space.__setitem__, name, item))
 
 
@@ -311,6 +319,39 @@ def _names(code: types.CodeType) -> tuple[str, ...]:
     return tuple(found)
 
 
+@functools.lru_cache(maxsize=4096)
+def _globals(code: types.CodeType) -> tuple[str, ...]:
+    """Those of them that are no mere attributes: an attribute may well be called as a global is."""
+    names, raw = code.co_names, code.co_code
+    found: dict[str, None] = {}
+    high = 0
+    for at in range(0, len(raw), 2):
+        op, arg = raw[at], raw[at + 1] | high
+        high = arg << 8 if op == _EXTENDED else 0
+        if op in _LOADS:
+            place = arg >> _LOADS[op]
+            if place >= len(names):  # another Python's instructions
+                return _names(code)
+            found[names[place]] = None
+    if not _INDIRECT.isdisjoint(names):
+        return _names(code)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found.update(dict.fromkeys(_globals(constant)))
+    return tuple(found)
+
+
+# Instructions that look up a global, and the bits of their argument that are not its place.
+_BITS = {
+    "LOAD_GLOBAL": 1,
+    "STORE_GLOBAL": 0,
+    "DELETE_GLOBAL": 0,
+    "LOAD_NAME": 0,
+    "LOAD_FROM_DICT_OR_GLOBALS": 0,
+}
+_LOADS = {opcode.opmap[name]: bits for name, bits in _BITS.items() if name in opcode.opmap}
+_EXTENDED = opcode.opmap["EXTENDED_ARG"]
+
 _INDIRECT = frozenset(("getattr", "vars", "globals", "eval", "exec", "__dict__", "attrgetter"))
 _WORD = re.compile(r"[^\W\d]\w*")
 
@@ -329,6 +370,10 @@ def _slots(kind: type) -> tuple[str, ...]:
         found.update(dict.fromkeys((slots,) if isinstance(slots, str) else slots))
     return tuple(n for n in found if n not in ("__dict__", "__weakref__"))
 
+
+# Of an object that is there already they have run: what they do, such as draw weights at random,
+# says nothing about a step. A step that makes objects itself refers to their class.
+_MAKING = frozenset(["__init__", "__new__", "__post_init__"])
 
 _SKIPPED = frozenset(
     [
