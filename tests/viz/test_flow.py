@@ -93,7 +93,8 @@ def test_everything_with_a_name_and_a_cell_of_ones_own() -> None:
         return h, h
 
     flow = tgr.viz.gradient_flow(own, XS, tgr.zeros((3, 4), "float64"), values=["*"])
-    assert set(flow.maps["own"]) == {"h"} | ({"fresh"} & set(flow.maps["own"]))
+    assert set(flow.maps["own"]) == {"h", "fresh", "x"}
+    np.testing.assert_allclose(flow.maps["own"]["fresh"], flow.maps["own"]["h"], rtol=1e-10)
     # h_t = sum_k w^(t-k) tanh(x_k), so dL_t/dh_k = 2 h_t w^(t-k).
     h = np.zeros((3, 4))
     rows = []
@@ -103,6 +104,47 @@ def test_everything_with_a_name_and_a_cell_of_ones_own() -> None:
     expected = [[rows[t] * 0.5 ** (t - k) if k <= t else 0 for k in range(7)] for t in range(7)]
     np.testing.assert_allclose(flow.maps["own"]["h"], expected, rtol=1e-10)
     np.testing.assert_allclose(flow.profile("own", "h")[0], np.mean(rows))
+
+
+def test_the_states_of_stacked_cells_are_told_apart() -> None:
+    c = tgr.nn.Stacked(cell(), tgr.nn.GRUCell(5, 3, dtype="float64"))
+    flow = tgr.viz.gradient_flow(c, XS, loss=total)
+    assert list(flow.maps["Stacked"]) == ["0.h", "0.c", "1"]
+    square = sum(m**2 for m in flow.maps["Stacked"].values())
+    found = tgr.bptt.anatomy(c, XS, loss=total)
+    np.testing.assert_allclose(np.sqrt(square), found.cotangents, rtol=1e-10)
+
+
+def test_a_loop_inside_of_a_step_is_not_taken_for_the_one_around_it() -> None:
+    w = tgr.tensor(0.5, requires_grad=True, dtype="float64")
+
+    def inner(x: Any, h: Any) -> Any:
+        h = w * h + x
+        return h, h
+
+    def outer(x: Any, h: Any) -> Any:
+        _, h = tgr.scan(inner, tgr.stack([x, x]), h)
+        return h, h
+
+    flow = tgr.viz.gradient_flow(outer, XS, tgr.zeros((3, 4), "float64"), loss=total)
+    assert flow.names == [("outer", "h")]
+    found = tgr.bptt.anatomy(
+        outer, XS, tgr.zeros((3, 4), "float64"), loss=total, parameters={"w": w}
+    )
+    np.testing.assert_allclose(flow.maps["outer"]["h"], found.cotangents, rtol=1e-10)
+
+
+@pytest.mark.parametrize("plan", [tgr.bptt.Chunk(3), tgr.bptt.Depth(2)], ids=repr)
+def test_a_plan_is_its_mask_times_the_whole(plan: Any) -> None:
+    def own(x: Any, memory: Any) -> Any:
+        memory = tgr.tanh(memory + x)
+        return memory, memory
+
+    first = tgr.zeros((3, 4), "float64")
+    whole = tgr.viz.gradient_flow(own, XS, first, loss=total).maps["own"]["memory"]
+    found = tgr.viz.gradient_flow(own, XS, first, loss=total, truncation=plan)
+    expected = whole * plan.mask(7)
+    np.testing.assert_allclose(found.maps["own"]["memory"], expected, rtol=1e-10)
 
 
 def test_decay_in_full_and_truncated() -> None:

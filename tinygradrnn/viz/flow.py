@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -87,7 +88,10 @@ class GradientFlow(Chart):
                 axes.set_ylabel("loss of step t")
         for i in range(len(shown), across * down):
             grid[i // across][i % across].set_visible(False)
-        figure.colorbar(image, ax=grid.ravel().tolist(), label=r"norm of $dL_t/dv_k$", shrink=0.9)
+        every = grid.ravel().tolist()
+        label, below = r"norm of $dL_t/dv_k$", there.size and there.min() < norm.vmin
+        end = "min" if below else "neither"
+        figure.colorbar(image, ax=every, label=label, shrink=0.9, extend=end)
         return figure
 
     def __repr__(self) -> str:
@@ -142,21 +146,25 @@ def gradient_flow(
         )
     with tgr.enable_grad(), tgr.watch() as seen:
         losses, along = _losses(source, xs, state, loss, options)
+    # Loops inside of a step are left out: there is one at each.
+    loops = {name: run for name, run in seen.loops.items() if run[0].mark.parent is None}
     wanted = None if values is None or "*" in values else list(values)
-    maps: dict[str, dict[str, Map]] = {}
-    for name, steps in seen.loops.items():
-        known = list(dict.fromkeys(key for s in steps for key in (*s.states, *s.values)))
-        states = list(dict.fromkeys(key for s in steps for key in s.states))
-        chosen = states if values is None else known if wanted is None else wanted
-        for key in chosen:
-            if key in known:
-                places = [(s.t, s.states.get(key, s.values.get(key))) for s in steps]
-                found = _along(losses, along[key]) if key in along else _map(losses, places)
-                maps.setdefault(name, {})[key] = found
-    if wanted and (missing := [k for k in wanted if not any(k in m for m in maps.values())]):
-        every = [s for run in seen.loops.values() for s in run]
+    places: dict[tuple[str, str], list[tuple[int, Any]]] = {}
+    for name, run in loops.items():
+        if "" in along:  # a state that is a single Tensor is called what the cell calls it
+            along = dict.fromkeys(run[0].states, along[""])
+        states = list(along or dict.fromkeys(key for s in run for key in s.states))
+        known = list(dict.fromkeys([*states, *(key for s in run for key in s.values)]))
+        for key in states if values is None else known if wanted is None else wanted:
+            if key in along:
+                places[name, key] = [(-1, along[key])]
+            elif key in known:
+                places[name, key] = [(s.t, s.states.get(key, s.values.get(key))) for s in run]
+    if wanted and (missing := [k for k in wanted if not any(k == key for _, key in places)]):
+        every = [s for run in loops.values() for s in run]
         named = sorted({key for s in every for key in (*s.states, *s.values)})
         raise ShapeError(f"gradient_flow: values has {missing}; the cell's own names are {named}")
+    maps = _maps(losses, places)
     for values_ in maps.values():
         for key, found in values_.items():
             if key not in along and not found.any() and "truncation" in options:
@@ -185,49 +193,62 @@ def _losses(
                 "steps, a list of scalars or a Tensor (time,)"
             )
         return [loss_of(lambda _, t: rows[t], None, t) for t in range(len(rows))], {}
+    xs, state = _begun(xs, state)
     outputs, _, states = tgr.scan(source, xs, state, return_states=True, **options)
     rate = loss or (lambda output, t: tgr.sum(tgr.square(output)))
     leaves, structure = tgr.tree.flatten(outputs)
     steps = zip(*(tgr.unstack(leaf) for leaf in leaves), strict=True)
     losses = [loss_of(rate, structure.unflatten(row), t) for t, row in enumerate(steps)]
     leaves, structure = tgr.tree.flatten(states)
-    names = [path.strip(".[]") or "h" for path in structure.paths("")]
+    plain = str.maketrans({"[": ".", "]": "", "'": ""})
+    names = [path.translate(plain).lstrip(".") for path in structure.paths("")]
     return losses, dict(zip(names, leaves, strict=True))
+
+
+def _begun(xs: Any, state: Any) -> tuple[Any, Any]:
+    """The same on a tape, so that all states are, even if no weight leads to them."""
+    return tgr.tree.map(_on_tape, xs), None if state is None else tgr.tree.map(_on_tape, state)
+
+
+def _on_tape(x: Any) -> Tensor:
+    x = x if isinstance(x, Tensor) else tgr.tensor(x)
+    return x if x.edge or kind_of(x.dtype) != "f" else tgr.tensor(x, requires_grad=True)
 
 
 def _told(x: Any) -> str:
     return f"a Tensor of shape {x.shape}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
 
 
-def _along(losses: Sequence[Tensor | None], states: Tensor) -> Map:
-    """The same for the states of all steps, which also plans that look at each loss allow."""
+def _maps(
+    losses: Sequence[Tensor | None], places: Mapping[tuple[str, str], list[tuple[int, Any]]]
+) -> dict[str, dict[str, Map]]:
+    """The norm of the gradient of each loss at each place, in one walk back for each loss.
+
+    A place is a Tensor of one step, with its time; or the states of all steps in one, with -1,
+    which plans that look at each loss by itself allow, too.
+    """
     import numpy
 
-    found = numpy.zeros((len(losses), len(losses)))
+    size = max([len(losses), *(k + 1 for found in places.values() for k, _ in found)])
+    maps: dict[str, dict[str, Map]] = {}
+    for name, key in places:
+        maps.setdefault(name, {})[key] = numpy.zeros((size, size))
+    targets = [
+        (maps[name][key], k, x)
+        for (name, key), found in places.items()
+        for k, x in found
+        if x is not None and x.edge is not None and kind_of(x.dtype) == "f"
+    ]
     for t, value in enumerate(losses):
-        if value is None or value.edge is None or states.edge is None:
+        if value is None or value.edge is None or not targets:
             continue
-        (g,) = tgr.grad(value, states, retain_graph=True, allow_unused=True)
-        if g is not None:
-            found[t] = numpy.linalg.norm(g.numpy().reshape(len(losses), -1), axis=1)
-    return found
-
-
-def _map(losses: Sequence[Tensor | None], places: Sequence[tuple[int, Any]]) -> Map:
-    """The norm of the gradient of each loss at each place."""
-    import numpy
-
-    time = max([len(losses), *(k + 1 for k, _ in places)])
-    found = numpy.zeros((time, time))
-    on_tape = [(k, x) for k, x in places if x is not None and x.edge and kind_of(x.dtype) == "f"]
-    for t, value in enumerate(losses):
-        if value is None or value.edge is None or not on_tape:
-            continue
-        gradients = tgr.grad(value, [x for _, x in on_tape], retain_graph=True, allow_unused=True)
-        for (k, _), g in zip(on_tape, gradients, strict=True):
-            if g is not None:
-                found[t, k] = numpy.linalg.norm(g.numpy())
-    return found
+        gradients = tgr.grad(value, [x for *_, x in targets], retain_graph=True, allow_unused=True)
+        for (into, k, _), g in zip(targets, gradients, strict=True):
+            if g is not None and k < 0:
+                into[t, : len(g)] = numpy.linalg.norm(g.numpy().reshape(len(g), -1), axis=1)
+            elif g is not None:
+                into[t, k] = numpy.linalg.norm(g.numpy())
+    return maps
 
 
 class Decay(Chart):
@@ -283,7 +304,8 @@ def decay(
         cell: A cell, or a function ``(x, state) -> (output, state)``.
         xs: As for :func:`tinygradrnn.scan`, ``(time, batch, features)``.
         state: As for :func:`tinygradrnn.scan`.
-        plans: Truncation plans of ``tgr.bptt``, to be compared with the whole.
+        plans: Truncation plans of ``tgr.bptt``, to be compared with the whole; of a random plan
+            one draw is shown.
         loss: Of the last output, a scalar; by default the sum of its squares.
         options: Handed on to :func:`tinygradrnn.scan`.
 
@@ -299,6 +321,7 @@ def decay(
     import numpy
 
     curves: dict[str, Any] = {}
+    xs, state = _begun(xs, state)
     for plan in (None, *plans):
         with tgr.enable_grad():
             outputs, _, states = tgr.scan(
@@ -317,7 +340,8 @@ def decay(
             for g in found
             if g is not None
         )
-        curves["full" if plan is None else repr(plan)] = numpy.sqrt(square)[::-1]
+        name = re.sub(r"<function .*>", "function", repr(plan))
+        curves["full" if plan is None else name] = numpy.sqrt(square)[::-1]
     return Decay(curves)
 
 
