@@ -307,16 +307,18 @@ def by_gain() -> dict[float, Any]:
 
 def maps(named: dict[str, Any], low: float = 1e-6, high: float = 1e2) -> Any:
     """The norms of dL_t/dh_k side by side, on one logarithmic scale; zero stays blank."""
+    from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
 
+    scale = LogNorm(low, high)
     made, axes = canvas(2.3 * len(named) + 0.9, 2.7, len(named), squeeze=False, sharey=True)
     for ax, (name, norms) in zip(axes[0], named.items(), strict=True):
         shown = np.ma.masked_where(norms == 0, np.maximum(norms, low))
-        drawn = ax.imshow(shown, cmap="cividis", norm=LogNorm(low, high), interpolation="nearest")
+        ax.imshow(shown, cmap="cividis", norm=scale, interpolation="nearest")
         ax.set_title(name, fontsize=10)
         ax.set_xlabel("state at step $k$")
     axes[0, 0].set_ylabel("loss at step $t$")
-    made.colorbar(drawn, ax=axes[0], shrink=0.85, extend="both")
+    made.colorbar(ScalarMappable(scale, "cividis"), ax=axes[0], shrink=0.85, extend="both")
     return made
 
 
