@@ -60,6 +60,8 @@ def train(
     bar = tqdm(total=steps, initial=run.step, unit="step", dynamic_ncols=True)
     since = time.perf_counter()
     with _interruptible() as stopped, bar:
+        if not resume:
+            run.save(folder)  # so that it can be looked at, and resumed, from the first moment
         while run.step < steps and not stopped():
             now = run.step + 1
             reports = now % report_every == 0 or now == steps
@@ -159,7 +161,7 @@ def entries(path: Path) -> list[dict[str, Any]]:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             entry = json.loads(line)
         except ValueError:

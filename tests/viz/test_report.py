@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 import tinygradrnn as tgr
 from tinygradrnn.cli import main
+from tinygradrnn.errors import DataError
+from tinygradrnn.run import Run
 from tinygradrnn.train import entries
 
 SMALL = ["--hidden-size", "8", "--embedding-size", "4", "--batch-size", "2", "--chunk", "8"]
@@ -84,6 +87,58 @@ def test_a_run_under_way_or_of_an_older_version(run: Path) -> None:
     assert "No sample has been written down yet" in html
     (run / "log.jsonl").unlink()
     assert "No loss has been written down yet" in tgr.viz.report(run)
+
+
+def test_a_run_that_has_just_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    pages: list[str] = []
+    update = Run.update
+
+    def look(self: Run, measure: bool = False) -> float:
+        if self.step == 0:
+            pages.append(tgr.viz.report(tmp_path / "run"))
+        return update(self, measure)
+
+    monkeypatch.setattr(Run, "update", look)
+    train(tmp_path, "--steps", "2")
+    assert "under way, or stopped, after 0 steps" in pages[0]
+    assert "No loss has been written down yet" in pages[0]
+
+
+def test_a_finished_run_that_goes_on_is_not_finished(run: Path) -> None:
+    with (run / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 70, "bits_per_character": 2.0}) + "\n")
+    assert "under way, or stopped" in tgr.viz.report(run)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"bits_per_character": "x"}, "bits_per_character of step 61 is 'x'; expected a number"),
+        (
+            {"gradient_norms": [1]},
+            r"gradient_norms of step 61 is '\[1\]'; expected numbers by name",
+        ),
+        ({"validation": 2.0, "baselines": {"xz": None}}, "baselines of step 61"),
+        ({"sample": 3}, "sample of step 61 is '3'; expected text"),
+    ],
+)
+def test_a_damaged_log_is_an_error_that_says_where(run: Path, entry: Any, said: str) -> None:
+    with (run / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 61, **entry}) + "\n")
+    with pytest.raises(DataError, match=said):
+        tgr.viz.report(run)
+
+
+def test_odd_numbers_and_names_are_shown(run: Path) -> None:
+    norms = {"<b>$\\no{$": math.nan, "blown up": math.inf, "gone": 0.0}
+    with (run / "log.jsonl").open("ab") as log:
+        log.write(b"\xff\x00 a line that is none\n")
+        log.write(json.dumps({"step": 61, "gradient_norms": norms}).encode() + b"\n")
+    html = tgr.viz.report(run)
+    assert "<b>$" not in html
+    assert "<td>nan</td><td>inf</td><td>0</td>" in html
 
 
 def test_where_it_is_written(run: Path, tmp_path: Path, capsys: Any) -> None:

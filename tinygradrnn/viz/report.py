@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import tinygradrnn as tgr
 from tinygradrnn.chart import in_page, new_figure, tidy
+from tinygradrnn.errors import DataError
 from tinygradrnn.io import write_atomic
 from tinygradrnn.run import Settings, load_model, read_checkpoint
 from tinygradrnn.train import LOG, entries
@@ -30,17 +33,18 @@ def report(folder: str | Path, *, refresh: int = 0) -> str:
 
     Raises:
         CheckpointError: The folder holds no run, or a damaged one.
+        DataError: Its log is damaged.
         BackendError: There is no matplotlib: ``pip install 'tinygradrnn[plot]'``.
     """
     folder = Path(folder)
     _, meta = read_checkpoint(folder)
     settings = Settings.from_json(meta.get("settings"))
     model, vocabulary = load_model(folder)
-    log = entries(folder / LOG)
-    done = any("validation" in e for e in log)
+    log = _log(folder / LOG)
+    done = bool(log) and "validation" in log[-1]  # a run that goes on has further entries
     sections = [
         _section("Loss", _loss(log)),
-        _section("Gradients", _gradients(log)),
+        _section("Gradients", _gradients(log, settings.clip)),
         _section("What it wrote", _samples(log)),
         _section("What its predictions lean on", _saliency(model, vocabulary, log)),
         _section("How its cell runs", _schedule(model, settings)),
@@ -75,6 +79,34 @@ def show(folder: Path, out: Path | None = None, *, refresh: int = 0) -> Path:
     path = out or folder / "report.html"
     write_atomic(path, report(folder, refresh=refresh).encode())
     return path
+
+
+def _log(path: Path) -> list[dict[str, Any]]:
+    """What the run has written down, looked through for what is of the wrong kind."""
+    found = entries(path)
+    for entry in found:
+        for key in ("bits_per_character", "characters_per_second", "validation"):
+            _check(path, entry, key, _is_number, "a number")
+        for key in ("gradient_norms", "baselines"):
+            _check(path, entry, key, _are_numbers, "numbers by name")
+        _check(path, entry, "sample", lambda x: isinstance(x, str), "text")
+    return found
+
+
+def _check(
+    path: Path, entry: dict[str, Any], key: str, good: Callable[[Any], bool], expected: str
+) -> None:
+    if key in entry and not good(entry[key]):
+        at = f"{path}: {key} of step {entry['step']}"
+        raise DataError(f"{at} is {str(entry[key])[:80]!r}; expected {expected}")
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float)
+
+
+def _are_numbers(x: Any) -> bool:
+    return isinstance(x, dict) and all(map(_is_number, x.values()))
 
 
 def _section(title: str, content: str) -> str:
@@ -124,7 +156,7 @@ def _loss(log: list[dict[str, Any]]) -> str:
     return in_page(figure, "loss", told) + pace + _table(["update", "bits per character"], rows)
 
 
-def _gradients(log: list[dict[str, Any]]) -> str:
+def _gradients(log: list[dict[str, Any]], clip: float) -> str:
     found = [(e["step"], e["gradient_norms"]) for e in log if e.get("gradient_norms")]
     if not found:
         return _missing("This run has written down no norms of gradients.")
@@ -132,17 +164,23 @@ def _gradients(log: list[dict[str, Any]]) -> str:
     axes = figure.add_subplot()
     tidy(axes)
     names = list(found[-1][1])
-    styles = ("-", "--")
     for i, name in enumerate(names):
         points = [(step, norms[name]) for step, norms in found if norms.get(name)]
-        if points:
-            style = styles[i // 7 % 2]
-            axes.plot(*zip(*points, strict=True), linestyle=style, linewidth=1.3, label=name)
+        style = ("-", "--")[i % 2]  # dashes above lines: two that are equal are both seen
+        x, y = zip(*points, strict=True) if points else ((), ())
+        shown = name.replace("$", r"\$")
+        axes.plot(x, y, linestyle=style, linewidth=1.4, label=shown, zorder=3 + i % 2)
+    whole = [(step, math.hypot(*norms.values())) for step, norms in found]
+    axes.plot(*zip(*whole, strict=True), color="0.25", linewidth=2.2, label="all together")
+    axes.axhline(clip, color="0.5", linewidth=1, linestyle=":", label=f"clipped to {clip:g}")
     axes.set(xlabel="update", ylabel="norm, before clipping", yscale="log")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    rows = [[step, *(f"{norms.get(n, 0):.3g}" for n in names)] for step, norms in found]
+    rows = [
+        [step, *(f"{norms.get(n, 0):.3g}" for n in names), f"{total:.3g}"]
+        for (step, norms), (_, total) in zip(found, whole, strict=True)
+    ]
     told = f"norms of the gradients of {len(names)} weights over {found[-1][0]} updates"
-    return in_page(figure, "gradients", told) + _table(["update", *names], rows)
+    return in_page(figure, "gradients", told) + _table(["update", *names, "all together"], rows)
 
 
 def _samples(log: list[dict[str, Any]]) -> str:

@@ -8,6 +8,7 @@ for (const figure of document.querySelectorAll(".saliency")) {
     spans.forEach((span, k) => {
       span.style.setProperty("--a", k <= t ? data.shares[t][k] / 100 : 0);
       span.classList.toggle("here", k === t);
+      span.tabIndex = k === t ? 0 : -1;  // one stop for the tabulator, whatever the text's length
       span.classList.toggle("later", k > t);
     });
     const others = data.expected[t].map(([c, p]) => `${c} ${percent(p)}`).join(", ");
@@ -27,5 +28,5 @@ for (const figure of document.querySelectorAll(".saliency")) {
       }
     });
   });
-  pick(spans.length - 1);
+  pick(data.start);
 }

@@ -80,7 +80,7 @@ class Saliency:
     def fragment(self) -> str:
         """The part of a page that shows it."""
         spans = "".join(
-            f'<span tabindex="0" data-k="{k}">{escape(_visible(c))}</span>'
+            f'<span tabindex="-1" data-k="{k}">{escape(_visible(c))}</span>'
             + ("<br>" if c == "\n" else "")
             for k, c in enumerate(self.text)
         )
@@ -91,6 +91,7 @@ class Saliency:
                 [round(100 * float(x / (m or 1.0))) for x in row[: t + 1]]
                 for t, (row, (m,)) in enumerate(zip(self.scores, largest, strict=True))
             ],
+            "start": self._telling(),
             "chosen": [_named(c) for c in self.chosen],
             "probability": [round(float(p), 4) for p in self.probability],
             "expected": [[[_named(c), round(p, 4)] for c, p in row] for row in self.expected],
@@ -128,6 +129,12 @@ class Saliency:
             f'<iframe srcdoc="{escape(self.html())}" style="width:100%;height:360px;border:0" '
             'title="What a prediction leans on"></iframe>'
         )
+
+    def _telling(self) -> int:
+        """Where to begin: the last place inside of a word."""
+        pairs = list(zip(self.text, self.chosen, strict=True))
+        inside = [t for t, (a, b) in enumerate(pairs) if a.isalnum() and b.isalnum()]
+        return inside[-1] if inside else len(pairs) - 1
 
     def _position(self, position: int) -> int:
         if type(position) is not int or not -len(self.text) <= position < len(self.text):
