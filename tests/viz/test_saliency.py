@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,9 @@ def test_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[2] == TEXT[10:19] + "⏎"
     assert "█" in plain
     assert "\033" not in plain
-    assert "\033[48;5;208m" in found.terminal(colour=True)
+    coloured = found.terminal(colour=True, width=10)
+    assert "\033[38;5;16;48;5;208m" in coloured  # black on it, whatever the terminal's own colours
+    assert re.sub(r"\033\[[\d;]*m", "", coloured) == plain
     assert "\033" not in found.terminal()  # pytest's output is no terminal
     row = lines[1]
     assert len(row) <= 10

@@ -67,8 +67,7 @@ class Saliency:
             part = [_visible(c) for c in self.text[start:stop]]
             levels = [round(8 * row[k] / largest) for k in range(start, stop)]
             if colour:
-                part = [f"\033[48;5;{_SHADES[n]}m{c}" for c, n in zip(part, levels, strict=True)]
-                part.append("\033[0m")
+                part = [_shaded(c, n) for c, n in zip(part, levels, strict=True)]
             lines += ["".join(part), "".join(" ▁▂▃▄▅▆▇█"[n] for n in levels).rstrip()]
         said = ", ".join(f"{_visible(c)!r} {p:.0%}" for c, p in self.expected[t])
         lines.append(
@@ -239,6 +238,11 @@ def saliency(
         scores[start:stop, :stop] = parts.T
     chosen = [vocabulary.characters[i] for i in targets]
     return Saliency(text, scores, chosen, probability, expected)
+
+
+def _shaded(c: str, level: int) -> str:
+    """A character for a terminal: black on its shade, or as all text there is."""
+    return f"\033[38;5;16;48;5;{_SHADES[level]}m{c}\033[0m" if level else c
 
 
 def _named(c: str) -> str:
