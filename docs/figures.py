@@ -249,6 +249,42 @@ def hello() -> Any:
 
 
 @figure
+def hello_tape() -> Any:
+    """The tape of "hell" to "ello", with what goes back along it."""
+    rng = tgr.get_backend("numpy").rng(0)
+    w_h = tgr.nn.Parameter(rng.normal((3, 7), dtype="float64"))
+    w_o = tgr.nn.Parameter(rng.normal((4, 3), dtype="float64"))
+    w_h.name, w_o.name = "w_h", "w_o"
+    h, losses = tgr.zeros((3,), "float64"), []
+    with tgr.watch():
+        for t, (read, say) in enumerate([(0, 1), (1, 2), (2, 2), (2, 3)]):
+            with tgr.step(t, "hello"):
+                x = tgr.eye(4, dtype="float64")[read]
+                h = tgr.tanh(w_h @ tgr.concat([h, x]))
+                losses.append(tgr.cross_entropy(w_o @ h, tgr.tensor(say)))
+        loss = tgr.mean(tgr.stack(losses))
+    return tgr.viz.tape(loss, title='"hell" to "ello", unrolled').svg()
+
+
+@figure
+def paper_tape() -> Any:
+    """The network on the sheet of paper, as its tape."""
+    start = {"w_h": 0.5, "w_x": 1.0, "w_o": 2.0}
+    w_h, w_x, w_o = (tgr.nn.Parameter(tgr.tensor(w, dtype="float64")) for w in start.values())
+    for name, w in zip(start, (w_h, w_x, w_o), strict=True):
+        w.name = name
+    h, losses = tgr.zeros((), "float64"), []
+    with tgr.watch():
+        for t, y in enumerate([1.0, 2.0, 3.0]):
+            with tgr.step(t, "paper"):
+                h = w_h * h + w_x * 1.0
+                o = w_o * h
+                losses.append(0.5 * (o - y) ** 2)
+        loss = tgr.mean(tgr.stack(losses))
+    return tgr.viz.tape(loss, title="The sheet of paper, unrolled").svg()
+
+
+@figure
 def terms() -> Any:
     """The six terms of dL/dw_h on the sheet of paper of chapter 5."""
     before, dl_dh, w = [0.0, 1.0, 1.5], [2.0, 2.0, 1.0], 0.5

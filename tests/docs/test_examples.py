@@ -126,7 +126,8 @@ def test_pages(path: Path) -> None:
     linecache.cache[str(path)] = (len("".join(code)), None, code, str(path))
     for line, source in blocks(text):
         if source.lstrip().startswith(">>>"):
-            page = str(path.relative_to(ROOT))
+            # A name of its own: doctest finds a block's source by it when someone asks for a line.
+            page = f"{path.relative_to(ROOT)}:{line + 1}"
             names = run(doctest.DocTestParser().get_doctest(source, names, page, str(path), line))
         else:
             # Blank lines in front, so that a traceback names the page's own line.
