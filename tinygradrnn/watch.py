@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import ast
 import linecache
+import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 from weakref import WeakKeyDictionary
 
 from tinygradrnn import op as engine
@@ -110,15 +111,31 @@ class WatchedStep:
 
     Attributes:
         mark: The step's number and loop.
-        states: The state after it, by path: ``{"h": ..., "c": ...}``; of a state that is a single
-            Tensor the path is the name it has in the cell.
+        states: The state after it, by path: ``{"h": ..., "c": ...}``, or ``"0.h"`` in a tuple; a
+            state that is a single Tensor has the name that the cell gives it.
         values: All else that got a name in the cell, by that name; the last one of a name counts.
+            Of a name that several layers have, all but the outermost stand under ``"layer.name"``.
     """
 
     def __init__(self, mark: StepMark) -> None:
         self.mark = mark
         self.states: dict[str, Any] = {}
         self.values: dict[str, Any] = {}
+        self._layers: dict[str, tuple[str, ...]] = {}  # of what stands under a bare name
+        self._shared: set[tuple[str, int]] = set()  # names that layers of one depth have
+
+    def name(self, name: str, x: Any, layers: tuple[str, ...]) -> None:
+        """Note what a value is called in a layer."""
+        depth, other = len(layers), self._layers.get(name, layers)
+        if len(other) > depth or (len(other) == depth and other != layers):
+            self.values[f"{other[-1]}.{name}"] = self.values.pop(name)
+            del self._layers[name]
+            if len(other) == depth:
+                self._shared.add((name, depth))
+        if len(other) < depth or (name, depth) in self._shared:
+            self.values[f"{layers[-1]}.{name}"] = x
+        else:
+            self.values[name], self._layers[name] = x, layers
 
     @property
     def t(self) -> int:
@@ -179,14 +196,17 @@ class watch:  # a context manager reads as a verb: ``with tgr.watch() as seen:``
         mark = recording.step
         if not nodes or not isinstance(origin(nodes[0]), Node):
             if mark is not None:
-                self._named(mark, _place(_caller()).targets, outputs)
+                frame = _caller()
+                targets = _place(frame).targets
+                if any(targets):
+                    self._named(mark, targets, outputs, _paths(_modules(frame)))
             return
         record = self.note(operation, args, outputs)
         node = origin(nodes[0])
         assert isinstance(node, Node)
         _records[node] = record
         if mark is not None:
-            self._named(mark, record.names, outputs)
+            self._named(mark, record.names, outputs, record.layers)
 
     def note(self, operation: Any, args: Sequence[Any], outputs: Sequence[Any]) -> Record:
         """The record of an operation that the calling thread is in the middle of."""
@@ -195,7 +215,9 @@ class watch:  # a context manager reads as a verb: ``with tgr.watch() as seen:``
         names = [_name(x, frame) for x in operands]
         for x, name in zip(operands, names, strict=True):
             if isinstance(x, Value) and name and _learn(x.edge, name) and mark is not None:
-                self._step(mark).values[name] = x
+                node = origin(cast("Edge", x.edge))
+                if isinstance(node, Node) and node.step is mark:
+                    self._step(mark).name(name, x, _records[node].layers)
         return Record(
             _place(frame),
             _modules(frame),
@@ -207,16 +229,23 @@ class watch:  # a context manager reads as a verb: ``with tgr.watch() as seen:``
     def left(self, mark: StepMark, paths: Sequence[str], states: Sequence[Any]) -> None:
         """A step of ``scan`` is over, and this is the state after it."""
         seen = self._step(mark)
-        names = [path.partition(".")[2] or path.partition("[")[2].rstrip("]") for path in paths]
+        names = [_DOTTED.sub(".", path.removeprefix("state")).strip(".") for path in paths]
         for name, x in zip(names, states, strict=True):
             known = name_of(x.edge) or name or "h"
             _learn(x.edge, known)
             seen.states[name or known] = x
 
-    def _named(self, mark: StepMark, names: Sequence[str], outputs: Sequence[Any]) -> None:
+    def _named(
+        self,
+        mark: StepMark,
+        names: Sequence[str],
+        outputs: Sequence[Any],
+        layers: tuple[str, ...],
+    ) -> None:
         if len(names) == len(outputs):
-            known = {name: x for name, x in zip(names, outputs, strict=True) if name}
-            self._step(mark).values.update(known)
+            for name, x in zip(names, outputs, strict=True):
+                if name:
+                    self._step(mark).name(name, x, layers)
 
     def _step(self, mark: StepMark) -> WatchedStep:
         found = self._steps.get(mark)
@@ -248,6 +277,7 @@ class watch:  # a context manager reads as a verb: ``with tgr.watch() as seen:``
         return False
 
 
+_DOTTED = re.compile(r"""[]['".]+""")
 _lock = threading.Lock()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -152,3 +152,48 @@ def test_a_gradient_of_a_gradient_points_to_where_it_was_asked_for() -> None:
     record = record_of(tgr.Tape(g)[-1])
     assert record is not None
     assert record.text == "tgr.grad(y, x, create_graph=True)"
+
+
+def test_layers_that_use_the_same_names_are_told_apart() -> None:
+    cell = tgr.nn.Stacked([tgr.nn.LSTMCell(2, 3), tgr.nn.LSTMCell(3, 3)])
+    with tgr.watch() as seen:
+        outputs, _ = tgr.scan(cell, tgr.ones((4, 1, 2)))
+    last = seen.loops["Stacked"][-1]
+    gates = {name for name in last.values if name.endswith(".f")}
+    assert len(gates) == 2
+    assert "f" not in last.values
+    first, second = (
+        tgr.grad(tgr.sum(outputs[-1]), last.values[name], retain_graph=True)[0]
+        for name in sorted(gates)
+    )
+    # By hand for the upper one, with o and f before their sigmoids:
+    # dh/df = o tanh'(c) sigmoid'(f) c_before.
+    f, o = last.values["cells.1.f"], last.values["cells.1.o"]
+    c, before = last.states["1.c"], seen.loops["Stacked"][-2].states["1.c"]
+    slope = tgr.sigmoid(f) * (1 - tgr.sigmoid(f)) * before
+    expected = tgr.sigmoid(o) * (1 - tgr.tanh(c) ** 2) * slope
+    assert tgr.all(tgr.abs(second - expected) < 1e-6)
+    assert not tgr.all(tgr.abs(first - second) < 1e-6)
+
+
+def test_states_of_all_kinds_have_names() -> None:
+    class Kept(NamedTuple):
+        h: Any
+        more: Any
+
+    w = tgr.tensor(0.5, requires_grad=True)
+
+    def cell(x: Any, state: Any) -> Any:
+        new = tgr.tree.map(lambda leaf: leaf * w + x, state)
+        return x, new
+
+    one = tgr.zeros((1,))
+    for state, names in (
+        (one, ["h"]),  # where the cell gives it no name
+        ((one, one), ["0", "1"]),
+        ({"a": one, "b": (one, one)}, ["a", "b.0", "b.1"]),
+        (Kept(one, [one]), ["h", "more.0"]),
+    ):
+        with tgr.watch() as seen:
+            tgr.scan(cell, tgr.ones((2, 1)), state)
+        assert list(seen.loops["cell"][-1].states) == names
