@@ -1,18 +1,36 @@
 "use strict";
 // One tape: DATA holds its facts, `view` what the reader has opened and where the reader is.
-const { items, rows, crossings, kinds, visits, leaves, times, most } = DATA;
-for (const item of items) Object.assign(item, DATA.facts[item.facts]);
-for (const visit of visits) visit.cotangents ??= items[visit.item].gradients;
+const { rows, crossings, kinds, leaves, times, most } = DATA;
+const place = (ref) => (ref === null || Array.isArray(ref) ? ref : [ref, 0]);
+const unpacked = (x) => x && { shape: DATA.shapes[x[0]], norm: x[1],
+  ...(x[2] === null ? { range: x[3], odd: x[4] } : { values: x[2] }) };
+const items = DATA.items.map(([fact, inputs, data, values, gradients], number) => ({
+  ...DATA.facts[fact], number, inputs: inputs.map(place),
+  data: inputs.map((_, i) => unpacked(data && data[i])), values: values.map(unpacked),
+  gradients: gradients.map(unpacked), box: null, uses: 0 }));
+const visits = DATA.visits.map(([item, shares, cotangents]) => ({
+  item, cotangents: cotangents ? cotangents.map(unpacked) : items[item].gradients,
+  shares: shares.map(([to, share, sum]) => ({ to: place(to), share: unpacked(share),
+    sum: unpacked(sum) })) }));
+for (const item of items) for (const ref of item.inputs) if (ref) items[ref[0]].uses += 1;
+rows.forEach((row, r) => row.boxes.forEach((box, b) => {
+  for (const n of box.items) items[n].box = [r, b];
+}));
 const nodes = items.filter((item) => item.operation);
 const tour = [
   ...nodes.map((item) => ({ back: false, item: item.number })),
   ...visits.map((visit, i) => ({ back: true, item: visit.item, visit: i })),
 ];
-const view = { open: new Set(), shown: new Set(), at: -1, item: null, leaf: null, auto: null };
-const SIZE = { box: [104, 54], space: 58, left: 176, rolled: 210, pill: [92, 22] };
-const SIGNS = { multiply: "×", add: "+", subtract: "−", matmul: "@", divide: "÷" };
+// `shown`: steps with a column of their own; `item` and `box`: what the panel is about; `peek`: what
+// the pointer is at.
+const view = { open: new Set(), shown: new Set(), at: -1, item: null, box: null, peek: null,
+  auto: null, places: new Map(), chips: new Map() };
+const SIZE = { box: [108, 58], space: 66, left: 176, rolled: 230, between: 56, head: 22 };
+const first = leaves.length ? SIZE.left + 30 : 16;
 const $ = (id) => document.getElementById(id);
 const short = (text, most) => (text.length <= most ? text : text.slice(0, most - 1) + "…");
+const shorter = (name, most) => (name.length <= most ? name
+  : short(name.slice(name.lastIndexOf(".") + 1), most));
 const key = (r, b) => `${r}/${b}`;
 
 function make(tag, attributes = {}, ...children) {
@@ -47,9 +65,24 @@ const number = (x) => {
     : x.toExponential(2);
 };
 const shape = (s) => `(${s.join(", ")}${s.length === 1 ? "," : ""})`;
-const called = (item) => {
-  const sign = SIGNS[item.operation] || item.operation;
-  return item.name && item.operation ? `${item.name} = ${sign}` : item.name || sign;
+const brief = (x) => {
+  x = Number(x);
+  if (!Number.isFinite(x)) return String(x);
+  const size = Math.abs(x);
+  if (x === 0 || (size >= 1e-3 && size < 1e4)) {
+    return size < 100 ? String(Number(x.toPrecision(2))) : x.toFixed(0);
+  }
+  return x.toExponential(1).replace("e+", "e");
+};
+const curve = (points) => points.slice(1).reduce(([d, x, y], [x2, y2]) => {
+  const [mx, my] = [(x + x2) / 2, (y + y2) / 2];
+  if (x2 === x) return [`${d}V${y2}`, x2, y2];
+  const bend = Math.abs(y2 - y) < 4 ? `${mx} ${y} ${mx} ${y2}` : `${x} ${my} ${x2} ${my}`;
+  return [`${d}C${bend} ${x2} ${y2}`, x2, y2];
+}, [`M${points[0][0]} ${points[0][1]}`, ...points[0]])[0];
+const sideways = (x1, y1, x2, y2) => {
+  const mx = (x1 + x2) / 2;
+  return `M${x1} ${y1}C${mx} ${y1} ${mx} ${y2} ${x2} ${y2}`;
 };
 
 // ---------------------------------------------------------------- which steps have a column
@@ -57,9 +90,11 @@ const called = (item) => {
 function columns() {
   if (times.length <= most) return times.map((t) => [t, t]);
   const ends = Math.max(1, Math.floor((most - 1) / 2));
-  const shown = new Set([...times.slice(0, ends), ...times.slice(-ends), ...view.shown]);
+  const here = view.at >= 0 && view.auto ? [stepOf(...view.auto.split("/"))] : [];
+  const own = new Set([...times.slice(0, ends), ...times.slice(-ends), ...view.shown, ...here]);
+  own.delete(null);
   const found = [];
-  for (const t of [...shown].sort((a, b) => a - b)) {
+  for (const t of [...own].sort((a, b) => a - b)) {
     const last = found.at(-1);
     if (last && t > last[1] + 1) found.push([last[1] + 1, t - 1]);
     found.push([t, t]);
@@ -67,10 +102,8 @@ function columns() {
   return found;
 }
 
-const isOpen = (r, b) => view.open.has(key(r, b));
-const normOf = (r, b) =>
-  Math.hypot(...crossings.filter((c) => c.first[0] === r && c.first[1] === b && c.norm)
-    .map((c) => c.norm));
+const stepOf = (r, b) => rows[r].boxes[b].t;
+const isOpen = (r, b) => view.open.has(key(r, b)) || view.auto === key(r, b);
 
 // --------------------------------------------------------------------------------- drawing
 
@@ -86,93 +119,115 @@ function draw() {
     return Math.max(SIZE.box[0], ...wide);
   });
   const lefts = [];
-  let right = SIZE.left + 30;
+  let right = first;
   for (const width of widths) {
     lefts.push(right);
     right += width + SIZE.space;
   }
-  right = Math.max(right - SIZE.space + 34, SIZE.left + 420);
-  const heights = rows.map((row, r) => {
-    const open = row.boxes.map((box, b) => (isOpen(r, b) ? kinds[box.kind].height + 22 : 0));
-    return Math.max(row.loop ? SIZE.box[1] : 30, ...open);
-  });
-  const body = heights.reduce((sum, h) => sum + h + 52, 0);
-  const height = Math.max(46 + body + 30, 70 + 34 * leaves.length);
-  const svg = make("svg", { width: right, height, viewBox: `0 0 ${right} ${height}`, role: "group",
+  const bars = rows.map((row, r) => (!row.loop && isOpen(r, 0) ? first + 20
+    + kinds[row.boxes[0].kind].width : 0));
+  right = Math.max(right - SIZE.space + 30, first + 420, ...bars);
+  const heights = rows.map((row, r) => row.boxes.reduce((tall, box, b) =>
+    (isOpen(r, b) ? Math.max(tall, kinds[box.kind].height + SIZE.head) : tall),
+  row.loop ? SIZE.box[1] : 30));
+  const body = heights.reduce((sum, h) => sum + h, 0) + SIZE.between * (rows.length - 1);
+  const top = 16;
+  const height = top + Math.max(body + (drawn.length ? 62 : 16), 28 + 34 * leaves.length);
+  // A little too wide is made smaller, so that all is seen; what is much wider scrolls.
+  const room = $("picture").clientWidth - 18;
+  view.scale = right > room && right * 0.78 < room ? room / right : 1;
+  const svg = make("svg", { width: right * view.scale, height: height * view.scale, viewBox: `0 0 ${right} ${height}`, role: "group",
     "font-family": "system-ui, sans-serif" });
-  svg.append(make("defs", {}, tip("tip", "#777"), tip("waytip", "#d55e00")));
-  const places = new Map();
+  svg.append(make("defs", {}, tip("tip", 7), tip("waytip", 11)));
+  const places = view.places = new Map();
   const wires = make("g");
   const boxes = make("g");
-  svg.append(wires, boxes);
-  let low = height - 64;
+  svg.append(wires, boxes, make("g", { id: "uses" }));
+  let low = top + body;
   rows.forEach((row, r) => {
-    const top = low - heights[r];
-    low = top - 52;
+    const y = low - heights[r];
+    low = y - SIZE.between;
     if (!row.loop) {
-      const place = [SIZE.left + 30, top, right - SIZE.left - 64, heights[r]];
+      const place = [first, y, right - first - 30, heights[r]];
       places.set(key(r, 0), place);
       boxes.append(isOpen(r, 0) ? opened(r, 0, place) : bar(r, place));
       return;
     }
     drawn.forEach(([a, z], i) => {
-      const inside = row.boxes.map((box, b) => b).filter((b) => {
-        const t = row.boxes[b].t;
-        return a <= t && t <= z;
-      });
+      const inside = [];
+      for (let t = a; t <= z; t += 1) if (at[r].has(t)) inside.push(at[r].get(t));
       if (!inside.length) return;
-      const middle = top + (heights[r] - SIZE.box[1]) / 2;
-      const place = [lefts[i], middle, widths[i], SIZE.box[1]];
+      const last = inside.at(-1);
+      const middle = y + (heights[r] - SIZE.box[1]) / 2;
       if (a !== z) {
+        const place = [lefts[i], middle, widths[i], SIZE.box[1]];
         for (const b of inside) places.set(key(r, b), place);
         boxes.append(rolled(r, inside, place));
-      } else if (isOpen(r, inside[0])) {
-        const kind = kinds[row.boxes[inside[0]].kind];
-        const tall = kind.height + 22;
-        const open = [lefts[i] + (widths[i] - kind.width) / 2, top + (heights[r] - tall) / 2,
+      } else if (isOpen(r, last)) {
+        const kind = kinds[row.boxes[last].kind];
+        const tall = kind.height + SIZE.head;
+        const open = [lefts[i] + (widths[i] - kind.width) / 2, y + (heights[r] - tall) / 2,
           kind.width, tall];
-        places.set(key(r, inside[0]), open);
-        boxes.append(opened(r, inside[0], open));
+        places.set(key(r, last), open);
+        boxes.append(opened(r, last, open));
       } else {
-        places.set(key(r, inside[0]), place);
-        boxes.append(closed(r, inside[0], place));
+        const place = [lefts[i] + (widths[i] - SIZE.box[0]) / 2, middle, ...SIZE.box];
+        places.set(key(r, last), place);
+        boxes.append(closed(r, last, place));
       }
-      if (row.boxes[inside[0]].data) {
-        const [x, y, w, h] = places.get(key(r, inside[0]));
-        const mx = x + w / 2 - 24;
-        wires.append(line(`M${mx} ${y + h + 20}V${y + h + 3}`, "on", "tip"),
-          make("circle", { cx: mx, cy: y + h + 22, r: 3, class: "data" }));
+      const { data } = kinds[row.boxes[last].kind];
+      if (data) {
+        const [, py, , ph] = places.get(key(r, last));
+        const mx = lefts[i] + widths[i] / 2 - 26;
+        wires.append(line(`M${mx} ${py + ph + 20}V${py + ph + 3}`, "on", "tip"),
+          make("circle", { cx: mx, cy: py + ph + 22, r: 3, class: "data" }),
+          label(mx - 7, py + ph + 26, short(data.join(", "), 8), "soft", 10, "end"));
       }
     });
   });
-  drawCrossings(wires, places, right);
-  drawn.forEach(([a, z], i) => boxes.append(label(lefts[i] + widths[i] / 2, height - 20,
+  drawCrossings(wires, places);
+  drawn.forEach(([a, z], i) => boxes.append(label(lefts[i] + widths[i] / 2, top + body + 42,
     a === z ? `t = ${a}` : `t = ${a} ... ${z}`, "soft")));
-  boxes.append(weights());
+  boxes.append(weights(top));
   $("picture").replaceChildren(svg);
+  drawUses();
 }
 
-function tip(id, colour) {
-  const marker = make("marker", { id, viewBox: "0 0 8 8", refX: 6, refY: 4, markerWidth: 7,
-    markerHeight: 7, orient: "auto", markerUnits: "userSpaceOnUse" });
-  marker.append(make("path", { d: "M0 0L8 4L0 8z", fill: colour }));
+function tip(id, size) {
+  const marker = make("marker", { id, viewBox: "0 0 8 8", refX: 6, refY: 4, markerWidth: size,
+    markerHeight: size, orient: "auto", markerUnits: "userSpaceOnUse" });
+  marker.append(make("path", { d: "M0 0L8 4L0 8z", class: id }));
   return marker;
 }
 
-function button(about, expanded, act, ...children) {
+function button(about, expanded, act, subject, ...children) {
   const g = make("g", { role: "button", tabindex: 0, "aria-label": about, onclick: act,
     onkeydown: (event) => {
-      if (event.key === "Enter") act(event);
-    } }, ...children);
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      event.stopPropagation();
+      act(event);
+    },
+    onmouseenter: () => peek(subject), onmouseleave: () => peek(null) }, ...children);
   if (expanded !== null) g.setAttribute("aria-expanded", expanded);
-  g.append(make("title", {}, about));
   return g;
 }
 
+function peek(subject) {
+  view.peek = subject;
+  drawUses();
+  detail();
+}
+
 function toggle(r, b) {
-  if (!view.open.delete(key(r, b))) view.open.add(key(r, b));
-  view.auto = null;
+  if (isOpen(r, b)) view.open.delete(key(r, b));
+  else view.open.add(key(r, b));
+  if (view.auto === key(r, b)) view.auto = null;
+  view.box = [r, b];
+  view.item = null;
+  view.peek = null;
   draw();
+  detail();
   $("picture").querySelector(`[data-box="${key(r, b)}"]`)?.focus({ preventScroll: true });
 }
 
@@ -182,59 +237,66 @@ function marked(g, r, b) {
   if (rows[r].loop) g.dataset.t = box.t;
   const now = view.at >= 0 && items[tour[view.at].item].box;
   if (now && now[0] === r && now[1] === b) g.classList.add("now");
-  if (view.leaf !== null && box.items.some((n) => items[n].inputs.some(
-    (ref) => ref && ref[0] === view.leaf))) g.classList.add("uses");
   return g;
 }
+
+const count = (n) => `${n} operation${n > 1 ? "s" : ""}`;
 
 function closed(r, b, [x, y, w, h]) {
   const { name, boxes } = rows[r];
   const n = boxes[b].items.length;
-  const about = `${name}, step ${boxes[b].t}: ${n} operations, click to open`;
-  return marked(button(about, false, () => toggle(r, b), frame(x, y, w, h, "box"),
-    label(x + w / 2, y + 23, short(name, 15), "ink"),
-    label(x + w / 2, y + 40, `${n} operation${n > 1 ? "s" : ""}`, "soft", 10)), r, b);
+  const about = `${name}, step ${boxes[b].t}: ${count(n)}, click to open`;
+  return marked(button(about, false, () => toggle(r, b), { box: [r, b] },
+    frame(x, y, w, h, "box"), label(x + w / 2, y + 26, shorter(name, 15), "ink"),
+    label(x + w / 2, y + 43, count(n), "soft", 10)), r, b);
 }
 
 function bar(r, [x, y, w, h]) {
-  const names = [...new Set(rows[r].boxes[0].items.map((n) => items[n].operation))];
-  const text = names.slice(0, 6).join(", ") + (names.length > 6 ? ", ..." : "");
-  return marked(button(`${text}: click to open`, false, () => toggle(r, 0),
-    frame(x, y, w, h, "bar"), label(x + w / 2, y + 19, text, "ink")), r, 0);
+  const { told } = rows[r];
+  return marked(button(`${told}: click to open`, false, () => toggle(r, 0), { box: [r, 0] },
+    frame(x, y, w, h, "bar"),
+    label(x + w / 2, y + 19, short(told, Math.floor(w / 7)), "ink")), r, 0);
 }
 
 function opened(r, b, [x, y, w]) {
   const box = rows[r].boxes[b];
   const kind = kinds[box.kind];
   const left = x + (w - kind.width) / 2;
-  const tall = kind.height + 22;
-  const name = rows[r].loop ? `${rows[r].name}, t = ${box.t}` : "outside of the loops";
+  const top = y + SIZE.head;
+  const { loop } = rows[r];
+  const name = loop ? `${rows[r].name}, t = ${box.t}` : "outside of the loops";
+  const [fx, fw] = loop ? [left, kind.width] : [x, w];
   const g = make("g");
-  g.append(marked(button(`${name}: click to close`, true, () => toggle(r, b),
-    frame(rows[r].loop ? left : x, y, rows[r].loop ? kind.width : w, tall,
-      rows[r].loop ? "box" : "bar"),
-    label((rows[r].loop ? left : x) + 8, y + 16, `${name}  ×`, "ink", 11, "start", 600)), r, b));
-  const [pw, ph] = SIZE.pill;
-  for (const [from, to] of kind.wires) {
-    const [x1, y1] = kind.places[from];
-    const [x2, y2] = kind.places[to];
-    const start = y + 22 + y1 - ph / 2;
-    const end = y + 22 + y2 + ph / 2;
-    const bend = (start - end) / 2;
-    g.append(line(`M${left + x1} ${start}C${left + x1} ${start - bend} ${left + x2} ${end + bend} `
-      + `${left + x2} ${end}`, "wire"));
+  g.append(marked(button(`${name}: click to close`, true, () => toggle(r, b), { box: [r, b] },
+    frame(fx, y, fw, kind.height + SIZE.head, loop ? "box" : "bar"),
+    label(fx + 8, y + 16, name, "ink", 11, "start", 600),
+    label(fx + fw - 9, y + 16, "×", "soft", 14, "end")), r, b));
+  for (const [ix, iy, iw, ih] of kind.frames) {
+    g.append(frame(left + ix, top + iy, iw, ih, "frame"));
+  }
+  for (const wire of kind.wires) {
+    g.append(line(curve(wire.map(([px, py]) => [left + px, top + py])), "wire"));
+  }
+  for (const [ix, iy, , , said] of kind.frames) {
+    g.append(label(left + ix + 7, top + iy + 14, said, "soft halo", 10, "start"));
+  }
+  for (const [[px, py, pw], said, from] of kind.ports) {
+    g.append(frame(left + px - pw / 2, top + py - 9, pw, 18,
+      from === "state" || from === "cut" ? `port${from}` : "port"),
+    label(left + px, top + py + 4, said, "soft", 10));
   }
   const going = new Set(crossings.filter((c) => c.first[0] === r && c.first[1] === b)
-    .flatMap((c) => c.names));
+    .flatMap((c) => [...c.names, ...c.silent]));
+  const { tall } = kind;
   box.items.forEach((n, i) => {
     const item = items[n];
-    const [px, py] = kind.places[i];
-    const pill = button(about(item), null, (event) => {
+    const [px, py, pw] = kind.places[i];
+    const pill = button(`${item.label}, ${item.text}`, null, (event) => {
       event.stopPropagation();
       pick(n);
-    }, frame(left + px - pw / 2, y + 22 + py - ph / 2, pw, ph,
-      item.name && going.has(item.name) ? "state" : "pill"),
-    label(left + px, y + 22 + py + 4, short(called(item), 15), "ink", 11));
+    }, { item: n }, frame(left + px - pw / 2, top + py - tall / 2, pw, tall,
+      item.name && going.has(item.name) ? "state" : "pill"));
+    if (tall > 12) pill.append(label(left + px, top + py + 4, item.label, "ink", 11));
     pill.dataset.item = n;
     if (view.at >= 0 && tour[view.at].item === n) pill.classList.add("now");
     if (view.item === n) pill.classList.add("picked");
@@ -243,39 +305,38 @@ function opened(r, b, [x, y, w]) {
   return g;
 }
 
-function about(item) {
-  const parts = [item.text ? `${item.name ? `${item.name} = ` : ""}${item.text}` : item.name,
-    `shape ${shape(item.shape)}`];
-  for (const value of item.values) if (value) parts.push(`value ${words(value)}`);
-  for (const g of item.gradients) if (g) parts.push(`gradient norm ${number(g.norm)}`);
-  return parts.join("\n");
-}
-
-function words(x) {
-  if (x.values !== undefined && x.shape.every((n) => n < 5)) return JSON.stringify(x.values);
-  return `norm ${number(x.norm)}`;
-}
-
 function rolled(r, inside, [x, y, w, h]) {
   const row = rows[r];
   const alike = new Set(inside.map((b) => row.boxes[b].kind)).size;
   const like = alike === 1 ? "one step" : `${alike} kinds of step`;
   const g = make("g", { "data-rolled": r });
   g.append(frame(x, y, w, h, "rolled"),
-    label(x + w / 2, y + 16, `${short(row.name, 16)}: ${like} × ${inside.length}`, "ink"));
-  const norms = inside.map((b) => normOf(r, b));
-  const logs = norms.filter((n) => n).map(Math.log10);
-  const least = logs.length ? Math.min(...logs) : 0;
-  const span = Math.max(Math.max(...logs, least) - least, 1);
+    label(x + w / 2, y + 15, `${shorter(row.name, 14)}: ${like} × ${inside.length}`, "ink"));
+  const norms = inside.map((b) => Number(row.boxes[b].norm));
+  const logs = norms.filter((n) => n && Number.isFinite(n)).map(Math.log10);
+  const least = logs.length ? logs.reduce((a, b) => Math.min(a, b)) : 0;
+  const highest = logs.length ? logs.reduce((a, b) => Math.max(a, b)) : 0;
+  const span = Math.max(highest - least, 1);
   const wide = (w - 16) / inside.length;
+  if (logs.length) {
+    g.append(label(x + w / 2, y + 27, `|∇| ${brief(10 ** least)} to ${brief(10 ** highest)}`,
+      "waytext", 9));
+  }
+  const place = new Map(inside.map((b, i) => [b, i]));
+  for (const c of crossings) {
+    if (!c.cut || c.first[0] !== r || !place.has(c.first[1]) || !place.has(c.second[1])) continue;
+    const at = x + 8 + wide * Math.max(place.get(c.first[1]), place.get(c.second[1]));
+    g.append(line(`M${at} ${y + 28}V${y + h}`, "cut", null, 1, "cut"));
+  }
   inside.forEach((b, i) => {
-    const tall = norms[i] ? 2 + 24 * ((Math.log10(norms[i]) - least) / span) : 2;
-    const t = row.boxes[b].t;
-    const hit = make("rect", { x: x + 8 + i * wide, y: y + 22, width: wide, height: h - 26,
-      class: "norm", "fill-opacity": 0, "data-open": t, onclick: () => openStep(t) });
-    hit.append(make("title", {}, `step ${t}: gradient norm ${number(norms[i])}, click to open`));
-    g.append(make("rect", { x: x + 8 + i * wide, y: y + h - 5 - tall,
-      width: Math.max(wide - 0.3, 0.4), height: tall, class: "norm" }), hit);
+    const known = norms[i] && Number.isFinite(norms[i]);
+    const tall = known ? 2 + 22 * ((Math.log10(norms[i]) - least) / span) : 0;
+    const { t } = row.boxes[b];
+    const hit = make("rect", { x: x + 8 + i * wide, y: y + 28, width: wide, height: h - 30,
+      class: "norm hit", "fill-opacity": 0, "data-open": t, onclick: () => openStep(t) });
+    hit.append(make("title", {}, `step ${t}: gradient norm ${brief(norms[i])}, click to open`));
+    g.append(make("g", {}, make("rect", { x: x + 8 + i * wide, y: y + h - 4 - tall,
+      width: Math.max(wide - 0.3, 0.4), height: tall, class: "norm" }), hit));
   });
   return g;
 }
@@ -291,7 +352,7 @@ function openStep(t) {
     inline: "center" });
 }
 
-function drawCrossings(wires, places, right) {
+function drawCrossings(wires, places) {
   const across = new Map();
   for (const c of crossings) {
     const a = places.get(key(...c.first));
@@ -301,14 +362,16 @@ function drawCrossings(wires, places, right) {
     if (!across.has(name)) across.set(name, [a, b, []]);
     across.get(name)[2].push(c);
   }
-  const most = Math.max(...crossings.filter((c) => c.norm).map((c) => c.norm), 1e-300);
+  const seen = [...across.values()].flatMap(([, , all]) => all.map((c) => c.norm))
+    .filter((n) => n && Number.isFinite(n));
+  const most = seen.reduce((a, b) => Math.max(a, b), 1e-300);
   for (const [a, b, all] of across.values()) {
     const c = all.at(-1);
     const from = rows[c.first[0]];
     const to = rows[c.second[0]];
     if (from === to && from.loop) along(wires, a, b, c, most);
     else if (!from.loop && !to.loop) {
-      wires.append(line(`M${a[0] + a[2]} ${a[1] + a[3] / 2}H${right - 18}V${b[1] + b[3] / 2}h-9`,
+      wires.append(line(`M${a[0] + a[2]} ${a[1] + a[3] / 2}h14V${b[1] + b[3] / 2}h-11`,
         "on", "tip"));
     } else up(wires, a, b);
   }
@@ -318,42 +381,45 @@ function along(wires, a, b, c, most) {
   const sign = b[0] > a[0] ? 1 : -1;
   const x1 = sign > 0 ? a[0] + a[2] : a[0];
   const x2 = sign > 0 ? b[0] : b[0] + b[2];
-  const first = rows[c.first[0]].boxes[c.first[1]].t;
-  const cut = (word, from) => {
-    const x = (x1 + x2) / 2;
-    const bottom = Math.max(a[1] + a[3], b[1] + b[3]);
-    const path = line(`M${x} ${Math.min(a[1], b[1]) + from}V${bottom + 4}`, "cut", null, 0,
-      "no gradient goes back from here");
-    path.setAttribute("data-cut", first);
-    wires.append(path, label(x, bottom + 17, word, "cuttext", 11, "middle", 600));
-  };
-  if (c.factor === 0 && !c.names.length) {
-    cut("cut", -8);
-    return;
-  }
+  const t = stepOf(...c.first);
   const names = c.names.join(", ");
-  if (Math.abs(x2 - x1) > SIZE.space + 4) {
+  if (Math.abs(x2 - x1) > SIZE.space + 4 && !c.cut) {
     wires.append(line(`M${x1} ${a[1]}C${x1} ${a[1] - 26} ${x2} ${b[1] - 26} ${x2} ${b[1]}`,
       "wire", null, 0, names));
     return;
   }
-  const curve = (y1, y2, s, e) =>
-    `M${s} ${y1}C${s + Math.sign(e - s) * 24} ${y1} ${e - Math.sign(e - s) * 24} ${y2} ${e} ${y2}`;
+  const middle = (x1 + x2) / 2;
+  const low = Math.max(a[1] + a[3], b[1] + b[3]);
   let [y1, y2] = [a[1] + a[3] * 0.3, b[1] + b[3] * 0.3];
-  wires.append(line(curve(y1, y2, x1, x2 - 5 * sign), "on", "tip", 0, `${names || "state"} goes on`));
-  if (names) wires.append(label((x1 + x2) / 2, Math.min(y1, y2) - 5, short(names, 9), "soft", 10));
-  if (c.norm === null) return;
-  if (!c.norm) {
-    cut("nothing", 14);
+  if (c.cut) {
+    if (c.silent.length) {
+      wires.append(line(sideways(x1, y1, x2 - 3 * sign, y2), "silent", "tip", 1.6,
+        `${c.silent.join(", ")}: goes on without its history`),
+      label(middle - 16, Math.min(y1, y2) - 5, short(c.silent.join(", "), 5), "soft", 10));
+    }
+    const path = line(`M${middle} ${Math.min(a[1], b[1]) - 8}V${low + 4}`, "cut", null, 0,
+      "no gradient comes back");
+    path.setAttribute("data-cut", t);
+    wires.append(path, label(middle, low + 17, "cut", "cuttext", 11, "middle", 600));
     return;
   }
-  [y1, y2] = [a[1] + a[3] * 0.72, b[1] + b[3] * 0.72];
-  const factor = c.factor === 1 ? "" : ` × ${number(c.factor)}`;
-  const width = Math.max(1, 5 + 1.5 * Math.log10(c.norm / most));
-  wires.append(line(curve(y2, y1, x2, x1 + 6 * sign), "way", "waytip", width,
-    `cotangent of the state back to step ${first}: norm ${number(c.norm)}${factor}`),
-  label((x1 + x2) / 2, Math.max(y1, y2) + 17, number(c.norm.toPrecision(2)) + factor,
-    "waytext", 10));
+  wires.append(line(sideways(x1, y1, x2 - 3 * sign, y2), "on", "tip", 0,
+    `${names || "state"} goes on`),
+  label(middle, Math.min(y1, y2) - 5, short(names, 10), "soft", 10));
+  if (c.norm === null) return;
+  [y1, y2] = [a[1] + a[3] * 0.7, b[1] + b[3] * 0.7];
+  if (c.label) {
+    const y = (y1 + y2) / 2;
+    wires.append(line(`M${middle} ${y - 9}V${y + 9}`, "some", null, 0, c.label));
+  }
+  const finite = c.norm && Number.isFinite(c.norm);
+  const shown = c.norm ? brief(c.norm) : "nothing";
+  const width = finite ? Math.max(1, 5 + 1.5 * Math.log10(c.norm / most)) : 1;
+  wires.append(line(sideways(x2, y2, x1 + 5 * sign, y1), c.norm ? "way" : "silent", "waytip",
+    width, `cotangent of the state back to step ${t}: norm ${shown}`),
+  label(middle, Math.max(y1, y2) + 16, shown, "waytext", 10));
+  const marks = [c.label, c.silent.length && `${c.silent.join(", ")} cut`].filter((m) => m);
+  wires.append(label(middle, low + 17, marks.join("; "), "cuttext", 9, "middle", 600));
 }
 
 function up(wires, a, b) {
@@ -361,36 +427,60 @@ function up(wires, a, b) {
   let x = Math.max(a[0], b[0]) + Math.min(a[2], b[2]) / 2;
   if (a[0] + a[2] < b[0] || b[0] + b[2] < a[0]) x = a[0] + a[2] / 2;
   const within = ([left, , width]) => Math.min(Math.max(x, left + 8), left + width - 8);
-  const [y1, y2] = rises ? [a[1], b[1] + b[3] + 5] : [a[1] + a[3], b[1] - 5];
-  const middle = (y1 + y2) / 2;
-  wires.append(line(`M${within(a)} ${y1}C${within(a)} ${middle} ${within(b)} ${middle} `
-    + `${within(b)} ${y2}`, "on", "tip"));
+  const [y1, y2] = rises ? [a[1], b[1] + b[3] + 3] : [a[1] + a[3], b[1] - 3];
+  wires.append(line(curve([[within(a), y1], [within(b), y2]]), "on", "tip"));
 }
 
-function weights() {
+function weights(top) {
   const g = make("g");
-  if (leaves.length) g.append(label(14, 30, "weights, drawn once", "soft", 11, "start"));
+  view.chips = new Map();
+  if (leaves.length) g.append(label(14, top + 10, "weights, drawn once", "soft", 11, "start"));
   leaves.forEach((n, i) => {
     const item = items[n];
-    const y = 44 + 34 * i;
-    const norm = item.gradients[0] ? `   |∇| ${number(item.gradients[0].norm)}` : "";
-    const chip = button(about(item), null, () => pick(n), frame(12, y, SIZE.left - 22, 28, "leaf"),
-      label(20, y + 12, short(item.name, 22), "ink", 11, "start", 600),
-      label(20, y + 24, shape(item.shape) + norm, "soft", 9, "start"));
+    const y = top + 20 + 34 * i;
+    view.chips.set(n, y + 14);
+    const norm = item.gradients[0] ? `   |∇| ${brief(item.gradients[0].norm)}` : "";
+    const chip = button(`${item.name}, used ${item.uses} times`, null, () => pick(n), { item: n },
+      frame(12, y, SIZE.left - 22, 29, "leaf"),
+      label(20, y + 12, short(item.name, 23), "ink", 11, "start", 600),
+      label(20, y + 24.5, shape(item.shape) + norm, "soft", 9, "start"));
     chip.dataset.item = n;
     if (view.item === n) chip.classList.add("picked");
-    chip.addEventListener("mouseenter", () => uses(n));
-    chip.addEventListener("mouseleave", () => uses(null));
     g.append(chip);
   });
   return g;
 }
 
-function uses(n) {
-  for (const g of $("picture").querySelectorAll("[data-box]")) {
-    const [r, b] = g.dataset.box.split("/").map(Number);
-    g.classList.toggle("uses", n !== null && rows[r].boxes[b].items.some((i) =>
-      items[i].inputs.some((ref) => ref && ref[0] === n)));
+// Lines from weights to the boxes that use them: of the one pointed at or picked, or of those that
+// the operation one has come to uses, and only to its box.
+function drawUses() {
+  const group = $("uses");
+  if (!group) return;
+  group.replaceChildren();
+  for (const g of $("picture").querySelectorAll(".user")) g.classList.remove("user");
+  const n = view.peek ? view.peek.item : view.item;
+  if (n === null || n === undefined) return;
+  const item = items[n];
+  const stop = view.at >= 0 && !view.peek ? tour[view.at] : null;
+  const back = stop !== null && stop.back && stop.item === n;
+  const wanted = item.operation ? new Set(item.inputs.filter((ref) => ref
+    && !items[ref[0]].operation).map((ref) => ref[0])) : new Set([n]);
+  for (const leaf of wanted) {
+    rows.forEach((row, r) => {
+      const users = row.boxes.map((box, b) => b).filter((b) => view.places.has(key(r, b))
+        && (item.operation ? item.box[0] === r && item.box[1] === b
+          : row.boxes[b].items.some((i) => items[i].inputs.some((ref) => ref && ref[0] === leaf))));
+      if (!users.length) return;
+      for (const b of users) {
+        $("picture").querySelector(`[data-box="${key(r, b)}"]`)?.classList.add("user");
+      }
+      const places = new Map(users.map((b) => view.places.get(key(r, b))).map((p) => [p[0], p]));
+      const ends = [...places.values()].sort((p, q) => p[0] - q[0]);
+      const top = Math.min(...ends.map((p) => p[1])) - 12;
+      const drops = ends.map((p) => `M${p[0] + 14} ${top}V${p[1]}`).join("");
+      group.append(line(`M${SIZE.left - 10} ${view.chips.get(leaf)}H${SIZE.left + 8}V${top}`
+        + `H${ends.at(-1)[0] + 14}${drops}`, back ? "uses usesback" : "uses"));
+    });
   }
 }
 
@@ -399,58 +489,71 @@ function uses(n) {
 function go(place) {
   view.at = Math.max(-1, Math.min(tour.length - 1, place));
   view.item = view.at < 0 ? null : tour[view.at].item;
-  if (view.at >= 0 && $("follow").checked) {
-    const now = items[view.item].box;
-    if (view.auto && view.auto !== key(...now)) view.open.delete(view.auto);
-    if (!isOpen(...now)) {
-      view.open.add(key(...now));
-      view.auto = key(...now);
-    }
-    const t = rows[now[0]].boxes[now[1]].t;
-    if (t !== null) view.shown.add(t);
-  }
+  view.box = view.peek = null;
+  view.auto = view.at >= 0 && $("follow").checked ? key(...items[view.item].box) : null;
   draw();
   detail();
-  const now = $("picture").querySelector(".now");
-  if (view.at >= 0 && now) now.scrollIntoView({ block: "nearest", inline: "nearest" });
+  if (view.at < 0) return;
+  const [x, y, w, h] = view.places.get(key(...items[view.item].box)).map((v) => v * view.scale);
+  const picture = $("picture");
+  const outside = x < picture.scrollLeft || x + w > picture.scrollLeft + picture.clientWidth;
+  if (outside && w < picture.clientWidth) {
+    picture.scrollLeft = x + w < picture.clientWidth - 20 ? 0 : x + w / 2 - picture.clientWidth / 2;
+  }
+  if (y < picture.scrollTop || y + h > picture.scrollTop + picture.clientHeight) {
+    picture.scrollTop = y - 30;
+  }
+  picture.querySelector("[data-item].now")?.scrollIntoView({ block: "nearest",
+    inline: "nearest" });
 }
 
 function pick(n) {
   view.item = view.item === n ? null : n;
+  view.box = null;
+  view.peek = null;
   draw();
   detail();
 }
 
 function matrix(x) {
-  if (!x) return [make("p", {}, "not known")];
-  const head = make("p", {}, `${shape(x.shape)}, norm ${number(x.norm)}`);
+  if (!x) return [make("p", {}, "not kept; tgr.watch() keeps it")];
+  const odd = x.odd ? `, ${x.odd} not finite` : "";
+  const head = make("p", {}, `${shape(x.shape)}, norm ${number(x.norm)}${odd}`);
   if (x.values !== undefined) {
     let values = x.values;
-    if (!Array.isArray(values)) values = [[values]];
-    else if (!Array.isArray(values[0])) values = [values];
+    if (!Array.isArray(values)) return [make("table", {}, make("tr", {}, cell(values)))];
+    if (!Array.isArray(values[0])) values = [values];
     while (Array.isArray(values[0]?.[0])) values = values.flat();
-    const table = make("table", {}, ...values.map((row) =>
-      make("tr", {}, ...row.map((value) => make("td", {}, number(value))))));
-    return [head, make("div", { class: "scroll" }, table)];
+    const table = make("table", {}, ...values.map((row) => make("tr", {}, ...row.map(cell))));
+    return [make("div", { class: "scroll" }, table), head];
   }
   if (x.range) {
     const [low, mean, high] = x.range;
     const middle = mean === null ? "" : `, mean ${number(mean)}`;
-    const odd = x.odd ? `, ${x.odd} not finite` : "";
-    return [make("p", {}, `${shape(x.shape)}, from ${number(low)} to ${number(high)}${middle}, `
-      + `norm ${number(x.norm)}${odd}`)];
+    return [make("p", {}, `${number(low)} to ${number(high)}${middle}`), head];
   }
   return [head];
 }
 
-function part(title, ...content) {
-  return make("div", {}, make("h3", {}, title), ...content);
+const cell = (value) => make("td", {}, typeof value === "boolean" ? String(value) : number(value));
+
+function part(title, content, kind = "") {
+  return make("div", { class: kind }, make("h3", {}, title), ...content);
 }
 
-function nameOf(ref) {
-  const item = items[ref[0]];
-  const names = item.name.split(", ");
-  return (names.length > 1 ? names[ref[1]] : item.name) || item.text || item.operation;
+function nameOf([n, slot]) {
+  const item = items[n];
+  return item.names[slot] || item.text || item.operation;
+}
+
+function titleOf(item) {
+  return item.text && item.name ? `${item.name} = ${item.text}` : item.text || item.name;
+}
+
+function whereOf(item) {
+  const [r, b] = item.box || [];
+  const step = r !== undefined && rows[r].loop ? `step ${stepOf(r, b)}` : "";
+  return [step, item.inner, item.layer, item.where].filter((text) => text).join("  ·  ");
 }
 
 function detail() {
@@ -460,49 +563,72 @@ function detail() {
     : stop.back ? `back ${stop.visit + 1} of ${visits.length}: ${items[stop.item].operation}`
       : `forward ${view.at + 1} of ${nodes.length}: ${items[stop.item].operation}`;
   const panel = $("detail");
-  if (view.item === null) {
+  if (view.peek || view.item !== null || view.box) panel.classList.remove("idle");
+  const subject = view.peek || (view.item !== null ? { item: view.item }
+    : view.box && { box: view.box });
+  if (!subject) {
     panel.replaceChildren(make("p", {}, "Press next to go through the tape, node by node: "
       + "forward, and then the way back."));
-    return;
-  }
-  const item = items[view.item];
-  const touring = stop !== null && stop.item === view.item;
-  const head = [make("h2", {}, item.text && item.name ? `${item.name} = ${item.text}`
-    : item.text || item.name)];
-  for (const text of [item.step && `step ${item.step}`, item.layer, item.where]) {
-    if (text) head.push(make("p", {}, text));
-  }
-  const body = make("div", { class: touring && stop.back ? "back" : "on" });
+  } else if (subject.box) panel.replaceChildren(...aboutBox(...subject.box));
+  else panel.replaceChildren(...aboutItem(items[subject.item], view.peek ? null : stop));
+}
+
+function aboutBox(r, b) {
+  const box = rows[r].boxes[b];
+  const shown = box.items.slice(0, 60);
+  const tableRow = (...cells) => make("tr", {}, ...cells);
+  const body = shown.flatMap((n) => items[n].values.map((value, i) => {
+    const item = items[n];
+    const g = item.gradients[i];
+    return tableRow(make("td", { class: "name" }, item.values.length > 1 && item.names[i]
+      ? `${item.names[i]}  (of ${item.operation})` : short(titleOf(item), 70)),
+    make("td", {}, value ? shape(value.shape) : ""), make("td", {}, value ? number(value.norm) : ""),
+    make("td", {}, g ? number(g.norm) : ""));
+  }));
+  const head = tableRow(...["", "shape", "|value|", "|gradient|"].map((h) => make("th", {}, h)));
+  const more = box.items.length - shown.length;
+  return [make("h2", {}, rows[r].loop ? `${rows[r].name}, step ${box.t}` : rows[r].told),
+    make("p", {}, `${count(box.items.length)}${more ? `, the first ${shown.length} of them` : ""}`),
+    make("div", { class: "scroll" }, make("table", {}, head, ...body))];
+}
+
+function aboutItem(item, stop) {
+  const touring = stop !== null && stop.item === item.number;
+  const cards = make("div", { class: "cards" });
+  const arrow = () => make("div", { class: "to" }, "→");
   if (touring && stop.back) {
     const visit = visits[stop.visit];
+    cards.classList.add("back");
     visit.cotangents.forEach((g, i) => {
       const of = visit.cotangents.length > 1 ? ` at ${nameOf([visit.item, i])}` : "";
-      if (g) body.append(part(`cotangent that arrived${of}`, ...matrix(g)));
+      if (g) cards.append(part(`cotangent that arrived${of}`, matrix(g)));
     });
+    cards.append(arrow());
     for (const { to, share, sum } of visit.shares) {
-      const target = items[to[0]];
-      body.append(part(`its share for ${nameOf(to)}`, ...matrix(share)));
-      if (!target.operation) body.append(part(`${nameOf(to)}.grad so far`, ...matrix(sum)));
+      cards.append(part(`its share for ${nameOf(to)}`, matrix(share)));
+      if (sum) cards.append(part(`${nameOf(to)}.grad so far`, matrix(sum), "sum"));
     }
   } else {
     item.inputs.forEach((ref, i) => {
       const name = item.input_names[i] || (ref ? nameOf(ref) : "data");
-      if (ref) body.append(part(`in: ${name}`, ...matrix(items[ref[0]].values[ref[1]])));
-      else body.append(part(`in: ${name}, which needs no gradient`, ...matrix(item.data[i])));
+      if (ref) cards.append(part(`in: ${name}`, matrix(items[ref[0]].values[ref[1]])));
+      else if (item.data[i]) cards.append(part(`in: ${name}, needs no gradient`,
+        matrix(item.data[i])));
     });
+    if (item.operation) cards.append(arrow());
     item.values.forEach((value, i) => {
-      const names = item.name.split(", ");
-      body.append(part(`${item.operation ? "out" : "value"}${item.values.length > 1
-        ? `: ${names[i] || i}` : ""}`, ...matrix(value)));
+      const of = item.values.length > 1 ? `: ${item.names[i] || i}` : "";
+      cards.append(part(`${item.operation ? "out" : "value"}${of}`, matrix(value)));
     });
     if (!touring) {
-      item.gradients.forEach((g) => {
-        if (g) body.append(part(item.operation ? "its gradient" : ".grad", ...matrix(g)));
+      item.gradients.forEach((g, i) => {
+        const of = item.gradients.length > 1 ? ` of ${item.names[i] || i}` : "";
+        if (g) cards.append(part(item.operation ? `gradient${of}` : ".grad", matrix(g), "back"));
       });
     }
-    if (!item.operation) body.append(make("p", {}, `used ${item.uses} times`));
   }
-  panel.replaceChildren(...head, body);
+  const where = item.operation ? whereOf(item) : `used ${item.uses} times`;
+  return [make("h2", {}, titleOf(item)), make("p", {}, where), cards];
 }
 
 let timer = null;
@@ -522,6 +648,7 @@ function play() {
 
 $("first").onclick = () => go(-1);
 $("back").onclick = () => go(view.at - 1);
+$("last").onclick = () => go(tour.length - 1);
 $("next").onclick = () => go(view.at + 1);
 $("play").onclick = play;
 $("place").max = tour.length;
@@ -530,8 +657,9 @@ $("step").onchange = (event) => openStep(Number(event.target.value));
 $("close").onclick = () => {
   view.open.clear();
   view.shown.clear();
-  view.auto = null;
+  view.auto = view.box = null;
   draw();
+  detail();
 };
 document.addEventListener("keydown", (event) => {
   if (event.target.matches("input[type=number], input[type=range]")) return;
@@ -543,5 +671,6 @@ document.addEventListener("keydown", (event) => {
     keys[event.key]();
   }
 });
+addEventListener("resize", draw);
 draw();
 detail();

@@ -9,10 +9,11 @@ from typing import Any
 
 from tinygradrnn.errors import ShapeError
 from tinygradrnn.io import write_atomic
+from tinygradrnn.viz.gather import unroll
 from tinygradrnn.viz.page import page
 from tinygradrnn.viz.svg import svg
 from tinygradrnn.viz.text import text
-from tinygradrnn.viz.unrolled import Unrolled, unroll
+from tinygradrnn.viz.unrolled import Unrolled
 
 
 class TapePicture:
@@ -92,13 +93,14 @@ def tape(*results: Any, title: str = "", columns: int = 8) -> TapePicture:
     ...     outputs, h = tgr.scan(decay, tgr.ones((3, 1)), tgr.zeros(1))
     >>> print(tgr.viz.tape(tgr.sum(outputs)))
     ┌───────────────────────────────────────────────┐
-    │                   stack, sum                  │
+    │              stack, sum  →  4.25              │
     └───────────────────────────────────────────────┘
          ▲                  ▲                  ▲
     ╭─────────╮   h    ╭─────────╮   h    ╭─────────╮
     │  decay  │ ─────► │  decay  │ ─────► │  decay  │
     │  2 ops  │ ◄───── │  2 ops  │ ◄───── │  2 ops  │
     ╰─────────╯  0.75  ╰─────────╯  0.5   ╰─────────╯
+       ↑ h, x              ↑ x                ↑ x
         t=0                t=1                t=2
     <BLANKLINE>
     weights, drawn once  shape  uses  |gradient|

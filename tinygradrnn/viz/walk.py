@@ -6,7 +6,7 @@ rules, called one node at a time, with each share kept to be looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -27,18 +27,34 @@ class Opened(NamedTuple):
 Entry = Node | Leaf | Opened
 
 
+class Passed(NamedTuple):
+    """What a node passes on to one of its inputs.
+
+    Attributes:
+        place: The input.
+        share: The share; None for a leaf, since those of a large weight would fill the memory.
+        seen: What is noted of the share.
+        total: What is noted of the sum at this place so far.
+    """
+
+    place: Edge
+    share: Any
+    seen: Any
+    total: Any
+
+
 class Visit(NamedTuple):
     """A node on the walk back.
 
     Attributes:
         node: The node.
-        cotangents: What arrived at each of its outputs; None for those that nothing used.
-        shares: What it passes on: the place, the share, and the sum there so far.
+        seen: What is noted of the cotangents of its outputs; None for those that nothing used.
+        shares: What it passes on.
     """
 
     node: Node
-    cotangents: list[Any]
-    shares: list[tuple[Edge, Any, Any]]
+    seen: list[Any]
+    shares: list[Passed]
 
 
 def opened(edges: Sequence[Edge], since: int = -1) -> list[Entry]:
@@ -81,14 +97,19 @@ def aliases(entries: Sequence[Entry]) -> dict[Edge, Edge]:
 
 
 def walk_back(
-    entries: Sequence[Entry], seeds: Sequence[tuple[Edge, Any]]
+    entries: Sequence[Entry], seeds: Sequence[tuple[Edge, Any]], note: Callable[[Any, Any], Any]
 ) -> tuple[list[Visit], dict[Edge, Any]]:
     """Go back through the tape, node by node.
+
+    Args:
+        entries: The tape, oldest first.
+        seeds: Places with their cotangents.
+        note: ``note(array, backend)``: what to keep of each array on the way.
 
     Returns:
         The visits in order, and the complete gradient of every place.
     """
-    walk = _Walk()
+    walk = _Walk(note)
     backends = {n.backend for n in flat(entries)}
     with ExitStack() as stack:
         stack.enter_context(no_grad())
@@ -103,7 +124,8 @@ def walk_back(
 
 
 class _Walk:
-    def __init__(self) -> None:
+    def __init__(self, note: Callable[[Any, Any], Any]) -> None:
+        self.note = note
         self.held: dict[Edge, Any] = {}
         self.total: dict[Edge, Any] = {}
         self.visits: list[Visit] = []
@@ -169,5 +191,11 @@ class _Walk:
                 for edge, share in pairs:
                     if edge is not None:
                         share = fit(xp, share, edge)
-                        shares.append((edge, share, self.add(edge, share)))
-        self.visits.append(Visit(node, slots, shares))
+                        total = self.add(edge, share)
+                        backend = node.backend
+                        end = isinstance(edge, Leaf)
+                        kept = None if end else share
+                        # Sums are of interest where they are collected, at the weights.
+                        seen = self.note(total, backend) if end else None
+                        shares.append(Passed(edge, kept, self.note(share, backend), seen))
+        self.visits.append(Visit(node, [self.note(g, node.backend) for g in slots], shares))
