@@ -216,7 +216,7 @@ class watch:  # a context manager reads as a verb: ``with tgr.watch() as seen:``
         for x, name in zip(operands, names, strict=True):
             if isinstance(x, Value) and name and _learn(x.edge, name) and mark is not None:
                 node = origin(cast("Edge", x.edge))
-                if isinstance(node, Node) and node.step is mark:
+                if isinstance(node, Node) and node.step in (mark, None):  # of no step: an input
                     self._step(mark).name(name, x, _records[node].layers)
         return Record(
             _place(frame),
