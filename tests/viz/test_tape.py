@@ -98,6 +98,21 @@ def test_a_state_that_goes_on_without_its_history_is_known_by_its_array() -> Non
     outputs, _ = tgr.scan(tgr.nn.RNNCell(3, 4), XS, truncation=tgr.bptt.Chunk(1), mode="eager")
     u = unroll(tgr.mean(outputs))
     assert {c.second.t for c in u.crossings if c.cut} == {1, 2, 3, 4, 5}
+    outputs, _ = tgr.scan(tgr.nn.LSTMCell(3, 4), XS, truncation=tgr.bptt.Chunk(2))
+    lines = tgr.viz.tape(tgr.mean(outputs)).text(130).splitlines()
+    (names,) = [line for line in lines if line.startswith("│ LSTMCell")]
+    between = ["─────►", "╌╌┊╌╌►", "─────►", "╌╌┊╌╌►", "─────►"]
+    assert re.findall(r"[─╌┊►]+", names) == between
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 133])
+@pytest.mark.parametrize("steps", [1, 4, 9, 40])
+def test_text_keeps_to_its_width(width: int, steps: int) -> None:
+    layer = tgr.nn.LSTM(3, 4, bidirectional=True)
+    outputs, _ = layer(tgr.tensor(np.resize(XS, (steps, 2, 3))))
+    text = tgr.viz.tape(tgr.mean(outputs)).text(width)
+    drawn = [line for line in text.splitlines() if set(line) & set("╭│╰┌└")]
+    assert max(map(len, drawn)) <= width
 
 
 def test_gates_and_marks_are_shown() -> None:
@@ -231,6 +246,39 @@ def test_names_and_source_come_with_a_compiled_loop() -> None:
     np.testing.assert_allclose(tanh.values[0]["values"], value, rtol=1e-4)
 
 
+def test_every_number_of_a_compiled_loop_and_after_it_is_known() -> None:
+    cell = tgr.nn.LSTMCell(3, 4)
+    outputs, _ = tgr.scan(cell, XS)
+    loss = tgr.mean(tgr.square(outputs))
+    u = unroll(loss)
+    for item in u.items:
+        assert None not in item.values, item
+        assert None not in item.gradients, item
+    # What was not kept is computed again: here the mean, and the stack of what the steps return.
+    (stack,) = [item for item in u.items if item.operation == "stack"]
+    expected = float(np.linalg.norm(outputs.numpy()))
+    assert stack.values[0]["norm"] == pytest.approx(expected, rel=6e-5)
+    assert u.items[-1].values[0]["values"] == pytest.approx(float(loss), rel=6e-5)
+    np.testing.assert_allclose(
+        leaf(u, "bias_hh").values[0]["values"],
+        cell.bias_hh.numpy(),
+        rtol=1e-4,  # type: ignore[union-attr]
+    )
+
+
+def test_states_that_skip_steps_go_past_them() -> None:
+    w = tgr.tensor(0.5, requires_grad=True)
+    states = [w * 1.0, w * 2.0]
+    for t in range(5):
+        with tgr.step(t, "skip"):
+            states.append(w * states[-1] + states[-2])
+    u = unroll(states[-1])
+    inner = [c for c in u.crossings if c.first.row is c.second.row and c.first.row.is_loop]
+    steps = [(c.first.t, c.second.t, u.adjacent(c)) for c in inner]
+    assert {(a, b) for a, b, near in steps if near} == {(0, 1), (1, 2), (2, 3), (3, 4)}
+    assert {(a, b) for a, b, near in steps if not near} == {(0, 2), (1, 3), (2, 4)}
+
+
 def test_a_loop_written_by_hand() -> None:
     w = tgr.tensor(0.5, requires_grad=True)
     h, losses = tgr.tensor(1.0), []
@@ -259,6 +307,8 @@ def test_a_freed_tape_says_what_to_do() -> None:
         assert "retain_graph=True" in picture.text()
         assert "retain_graph=True" in picture.svg()
         assert "retain_graph=True" in picture.html()
+        assert len(picture.unrolled.notes) == 1
+        assert mode == "eager" or "RNNCell over 6 steps" in picture.text()
     outputs, _ = tgr.scan(tgr.nn.RNNCell(3, 4), XS)
     assert "only a scalar" in tgr.viz.tape(outputs).text()
 
@@ -383,5 +433,7 @@ def test_bad_arguments() -> None:
     x = tgr.tensor(1.0, requires_grad=True)
     with pytest.raises(tgr.TinygradrnnError, match="columns=1; expected 3 or more"):
         tgr.viz.tape(x * 2.0, columns=1)
+    with pytest.raises(tgr.TinygradrnnError, match="width=0; expected a number of columns"):
+        tgr.viz.tape(x * 2.0).text(0)
     with pytest.raises(tgr.TinygradrnnError, match=r"expand=\[4\]; there are no such steps"):
         tgr.viz.tape(x * 2.0).svg(expand=[4])

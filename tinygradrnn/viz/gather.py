@@ -40,17 +40,21 @@ def unroll(*results: Any) -> Unrolled:
         if not isinstance(r, Tensor):
             raise DtypeError(f"viz.tape: result {i} is a {type(r).__name__}; expected a Tensor")
     Tape(*results)  # says what is wrong if there is none
+    with ExitStack() as stack:  # of an infinity that is met again nothing is said again
+        for backend in {r.backend for r in results}:
+            stack.enter_context(backend.quiet())
+        return _unrolled(results)
+
+
+def _unrolled(results: Sequence[Tensor]) -> Unrolled:
     edges = [r.edge for r in results if r.edge is not None]
     notes: list[str] = []
     entries: list[Entry]
+    why: GradientError | None = None
     try:
-        with ExitStack() as stack:  # of an infinity that comes again nothing is said again
-            for r in results:
-                stack.enter_context(r.backend.quiet())
-            entries = opened(edges)
-    except GradientError as why:
-        notes.append(f"A compiled loop is drawn closed: {why}")
-        entries = [*execution_order(edges)]
+        entries = opened(edges)
+    except GradientError as error:
+        entries, why = [*execution_order(edges)], error
     visits: list[Visit] = []
     total: dict[Edge, Any] = {}
     freed = any(isinstance(n, Node) and n.saved is None for n in flat(entries))
@@ -60,6 +64,8 @@ def unroll(*results: Any) -> Unrolled:
             "The tape was freed by backward, so there are no numbers: draw it before, or call "
             "backward(retain_graph=True)"
         )
+    elif why is not None:
+        notes.append(f"A loop is drawn closed: {why}")
     elif any(r.shape != () for r in results):
         notes.append("No gradients are shown: only a scalar has a gradient of its own")
     elif not closed:
@@ -85,6 +91,7 @@ class _Gatherer:
         self.stops = {id(stop) for stop in _stops(entries)}
         self.given: dict[tuple[Node, int], Any] = {}
         self.values = {self.alias.get(e, e): x for e, x in results.items()} | self._known_values()
+        self._compute_more()
         self.made = self._makers()
         self.items: list[Item] = []
         self.rows: list[Row] = []
@@ -118,12 +125,26 @@ class _Gatherer:
         for node in self.order:
             if isinstance(node, Node) and (record := record_of(node)) is not None:
                 found.update(zip(_outputs(node), record.outputs, strict=True))
-                self.given.update(
-                    ((node, i), x)
-                    for i, (x, edge) in enumerate(zip(record.inputs, node.inputs, strict=True))
-                    if edge is None
-                )
+                for i, (x, edge) in enumerate(zip(record.inputs, node.inputs, strict=True)):
+                    if edge is None:
+                        self.given[node, i] = x
+                    else:
+                        found.setdefault(self.alias.get(edge, edge), x)
         return found
+
+    def _compute_more(self) -> None:
+        """What was not kept can be computed again, where all that goes into it is known."""
+        for node in self.order:
+            if not isinstance(node, Node) or isinstance(node, Region) or node in self.values:
+                continue
+            op = node.recipe.op
+            arrays = [
+                self.given.get((node, i)) if e is None else self.values.get(self.alias.get(e, e))
+                for i, e in enumerate(node.inputs)
+            ]
+            if not op.many and all(x is not None for x in arrays):
+                args = [arrays] if op.variadic else arrays
+                self.values[node] = op.forward(node.backend.namespace, *args, **node.params)
 
     def _makers(self) -> dict[int, Edge]:
         """Which place an array comes from: so one sees what was handed on without its history."""
@@ -175,9 +196,12 @@ class _Gatherer:
             for ref in user.inputs:
                 if ref is not None:
                     layers.setdefault(ref[0], user.layer.rpartition(" > ")[2])
+        taken: dict[str, int] = {}
         for item in leaves:
             if names.count(item.name) > 1 and layers.get(item.number):
                 item.name = f"{layers[item.number]}.{item.name}"
+            n = taken[item.name] = taken.get(item.name, 0) + 1
+            item.name += f" ({n})" if n > 1 else ""
 
     # ---------------------------------------------------------------------------------- one item
 
@@ -228,8 +252,6 @@ class _Gatherer:
         mark = node.step
         while mark is not None and mark.parent is not None:
             mark = mark.parent
-        if isinstance(node, CompiledScan) and mark is None:
-            mark = node.last
         if mark is None:
             if not self.rows or self.rows[-1].is_loop:
                 self.rows.append(Row(""))

@@ -54,7 +54,12 @@ class _Packer:
                 for row in u.rows
             ],
             "crossings": [
-                {**_crossing(c), "first": places[id(c.first)], "second": places[id(c.second)]}
+                {
+                    **_crossing(c),
+                    "first": places[id(c.first)],
+                    "second": places[id(c.second)],
+                    "near": u.adjacent(c),
+                }
                 for c in u.crossings
             ],
             "kinds": [{**inside(u, b)._asdict(), "data": b.data} for b in u.kinds],

@@ -209,7 +209,7 @@ class _Picture:
             c = self.u.between(a, b)
             if c is not None and c.cut:
                 at = x + 8 + wide * (max(boxes.index(a), boxes.index(b)))
-                self.line(f"M{at:.1f} {top + 28:.0f}V{top + BOX[1]:.0f}", "cut", "cut", 1)
+                self.line(f"M{at:.1f} {top + 31:.0f}V{top + BOX[1]:.0f}", "cut", "cut", 1)
         if not logs:
             return
         low, high = min(logs), max(max(logs), min(logs) + 1)
@@ -264,9 +264,12 @@ class _Picture:
         tops = [c.norm for cs in across.values() for c in cs if c.norm and math.isfinite(c.norm)]
         biggest = max(tops, default=1.0)
         for (a, b), crossings in across.items():
-            c = crossings[-1]
-            if c.first.row is c.second.row and c.first.row.is_loop:
+            near = [c for c in crossings if self.u.adjacent(c)]
+            c = (near or crossings)[-1]
+            if near:
                 self._along(a, b, c, biggest)
+            elif c.first.row is c.second.row and c.first.row.is_loop:
+                self._over(a, b, c)
             elif c.first.row.is_loop or c.second.row.is_loop:
                 self._up(a, b, crossings)
             else:
@@ -278,14 +281,6 @@ class _Picture:
         x1, x2 = (a[0] + a[2], b[0]) if sign > 0 else (a[0], b[0] + b[2])
         names = ", ".join(c.names)
         said = f"{names or 'state'}: step {c.first.t} to step {c.second.t}"
-        if abs(x2 - x1) > SPACE + 4 and not c.cut:  # past other steps
-            self.line(
-                f"M{x1:.0f} {a[1]:.0f}C{x1:.0f} {a[1] - 26:.0f} {x2:.0f} {b[1] - 26:.0f} "
-                f"{x2:.0f} {b[1]:.0f}",
-                "wire",
-                said,
-            )
-            return
         middle = (x1 + x2) / 2
         y1, y2 = a[1] + a[3] * 0.3, b[1] + b[3] * 0.3
         low = max(a[1] + a[3], b[1] + b[3])
@@ -314,6 +309,16 @@ class _Picture:
         marks = [c.label] if c.label else []
         marks += [f"{', '.join(c.silent)} cut"] if c.silent else []
         self.text(middle, low + 17, "; ".join(marks), "cuttext", 9, "middle", bold=True)
+
+    def _over(self, a: Any, b: Any, c: Crossing) -> None:
+        """Within a loop, past other steps."""
+        x1, x2 = (a[0] + a[2] - 12, b[0] + 12) if b[0] > a[0] else (a[0] + 12, b[0] + b[2] - 12)
+        self.line(
+            f"M{x1:.0f} {a[1]:.0f}C{x1:.0f} {a[1] - 26:.0f} {x2:.0f} {b[1] - 26:.0f} "
+            f"{x2:.0f} {b[1]:.0f}",
+            "wire",
+            f"{', '.join(c.names) or 'state'}: step {c.first.t} to step {c.second.t}",
+        )
 
     def _silent(self, x1: float, x2: float, y1: float, y2: float, sign: int, c: Crossing) -> None:
         names = ", ".join(c.silent)

@@ -326,7 +326,7 @@ function rolled(r, inside, [x, y, w, h]) {
   for (const c of crossings) {
     if (!c.cut || c.first[0] !== r || !place.has(c.first[1]) || !place.has(c.second[1])) continue;
     const at = x + 8 + wide * Math.max(place.get(c.first[1]), place.get(c.second[1]));
-    g.append(line(`M${at} ${y + 28}V${y + h}`, "cut", null, 1, "cut"));
+    g.append(line(`M${at} ${y + 31}V${y + h}`, "cut", null, 1, "cut"));
   }
   inside.forEach((b, i) => {
     const known = norms[i] && Number.isFinite(norms[i]);
@@ -366,10 +366,12 @@ function drawCrossings(wires, places) {
     .filter((n) => n && Number.isFinite(n));
   const most = seen.reduce((a, b) => Math.max(a, b), 1e-300);
   for (const [a, b, all] of across.values()) {
-    const c = all.at(-1);
+    const near = all.filter((c) => c.near);
+    const c = (near.length ? near : all).at(-1);
     const from = rows[c.first[0]];
     const to = rows[c.second[0]];
-    if (from === to && from.loop) along(wires, a, b, c, most);
+    if (c.near) along(wires, a, b, c, most);
+    else if (from === to && from.loop) over(wires, a, b, c);
     else if (!from.loop && !to.loop) {
       wires.append(line(`M${a[0] + a[2]} ${a[1] + a[3] / 2}h14V${b[1] + b[3] / 2}h-11`,
         "on", "tip"));
@@ -383,11 +385,6 @@ function along(wires, a, b, c, most) {
   const x2 = sign > 0 ? b[0] : b[0] + b[2];
   const t = stepOf(...c.first);
   const names = c.names.join(", ");
-  if (Math.abs(x2 - x1) > SIZE.space + 4 && !c.cut) {
-    wires.append(line(`M${x1} ${a[1]}C${x1} ${a[1] - 26} ${x2} ${b[1] - 26} ${x2} ${b[1]}`,
-      "wire", null, 0, names));
-    return;
-  }
   const middle = (x1 + x2) / 2;
   const low = Math.max(a[1] + a[3], b[1] + b[3]);
   let [y1, y2] = [a[1] + a[3] * 0.3, b[1] + b[3] * 0.3];
@@ -420,6 +417,12 @@ function along(wires, a, b, c, most) {
   label(middle, Math.max(y1, y2) + 16, shown, "waytext", 10));
   const marks = [c.label, c.silent.length && `${c.silent.join(", ")} cut`].filter((m) => m);
   wires.append(label(middle, low + 17, marks.join("; "), "cuttext", 9, "middle", 600));
+}
+
+function over(wires, a, b, c) {
+  const [x1, x2] = b[0] > a[0] ? [a[0] + a[2] - 12, b[0] + 12] : [a[0] + 12, b[0] + b[2] - 12];
+  wires.append(line(`M${x1} ${a[1]}C${x1} ${a[1] - 26} ${x2} ${b[1] - 26} ${x2} ${b[1]}`,
+    "wire", null, 0, c.names.join(", ")));
 }
 
 function up(wires, a, b) {
@@ -605,13 +608,13 @@ function aboutItem(item, stop) {
     });
     cards.append(arrow());
     for (const { to, share, sum } of visit.shares) {
-      cards.append(part(`its share for ${nameOf(to)}`, matrix(share)));
+      cards.append(part(`its share for ${short(nameOf(to), 44)}`, matrix(share)));
       if (sum) cards.append(part(`${nameOf(to)}.grad so far`, matrix(sum), "sum"));
     }
   } else {
     item.inputs.forEach((ref, i) => {
       const name = item.input_names[i] || (ref ? nameOf(ref) : "data");
-      if (ref) cards.append(part(`in: ${name}`, matrix(items[ref[0]].values[ref[1]])));
+      if (ref) cards.append(part(`in: ${short(name, 44)}`, matrix(items[ref[0]].values[ref[1]])));
       else if (item.data[i]) cards.append(part(`in: ${name}, needs no gradient`,
         matrix(item.data[i])));
     });

@@ -27,7 +27,9 @@ class TapePicture:
         self.unrolled, self._title, self._most = unrolled, title, most
 
     def text(self, width: int = 100) -> str:
-        """For a terminal of `width` columns."""
+        """For a terminal of `width` columns; three columns of time are drawn in any case."""
+        if type(width) is not int or width < 1:
+            raise ShapeError(f"viz.tape: width={width!r}; expected a number of columns")
         return text(self.unrolled, self._title, width)
 
     def svg(self, expand: Sequence[int] = ()) -> str:

@@ -9,7 +9,7 @@ from tinygradrnn.viz.unrolled import Box, Crossing, Row, Unrolled
 from tinygradrnn.viz.words import number, operations, shape, short, shorter
 
 BETWEEN = 8
-LEAST, MOST = 11, 17  # the width of a box, its frame included
+LEAST, MOST = 11, 19  # the width of a box, its frame included
 
 
 def text(unrolled: Unrolled, title: str = "", width: int = 100) -> str:
@@ -24,7 +24,7 @@ class _Drawing:
         names = [len(row.name) for row in unrolled.rows if row.is_loop]
         n = max(len(self.columns), 1)
         room = (width - BETWEEN * (n - 1)) // n  # for long names, if there is some
-        wanted = min(max([*names, 0]) + 2, MOST)
+        wanted = min(max([*names, 0]) + 4, MOST)
         self.wide = max(LEAST, min(wanted, room))
 
     def draw(self, title: str) -> str:

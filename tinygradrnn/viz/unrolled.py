@@ -182,6 +182,7 @@ class Unrolled:
 
     def __post_init__(self) -> None:
         self._crossings = {(id(c.first), id(c.second)): c for c in self.crossings}
+        self._at = {id(b): i for row in self.rows for i, b in enumerate(row.boxes)}
         norms: dict[int, float] = {}
         for c in self.crossings:
             if c.norm and c.first.row is c.second.row:
@@ -196,6 +197,11 @@ class Unrolled:
     def between(self, first: Box, second: Box) -> Crossing | None:
         """The crossing between two boxes."""
         return self._crossings.get((id(first), id(second)))
+
+    def adjacent(self, c: Crossing) -> bool:
+        """Whether a crossing is from a step to the next one."""
+        one_loop = c.first.row is c.second.row and c.first.row.is_loop
+        return one_loop and abs(self._at[id(c.first)] - self._at[id(c.second)]) == 1
 
     def arriving(self, box: Box) -> float:
         """The norm of what comes back to a step from later ones."""

@@ -42,7 +42,7 @@ def _norm(host: Any) -> float | str:
     if host.dtype.kind not in "fiu":
         return 0.0
     with numpy.errstate(all="ignore"):  # an infinity is what one may be looking for
-        return rounded(float(numpy.linalg.norm(host.astype("float64", copy=False).ravel())))
+        return rounded(float(numpy.sqrt(numpy.square(host, dtype="float64").sum())))
 
 
 def rounded(x: Any) -> Any:
@@ -94,7 +94,7 @@ def label(item: Item) -> str:
     """What stands on an operation: its name, its text if that is short, or what it does."""
     call = SIGNS.get(item.operation, item.operation)
     if item.name:
-        return short(f"{item.name} = {call}", 20)
+        return short(f"{item.name} = {call}", 26)
     return item.text if item.where and len(item.text) <= 14 else short(call, 20)
 
 
