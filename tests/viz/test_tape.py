@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import tinygradrnn as tgr
+from tinygradrnn.testing.cases import cases
 from tinygradrnn.viz.gather import unroll
 from tinygradrnn.viz.layout import inside
 from tinygradrnn.viz.tape import TapePicture
@@ -366,6 +367,35 @@ def test_ten_thousand_operations_in_a_step() -> None:
     assert leaf(picture.unrolled, "leaf 0").gradients[0]["values"] == [10001.0]
     ET.fromstring(picture.svg(expand=[0]))
     assert len(picture.html()) < 10_000_000
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_every_operation(case: Any) -> None:
+    """Its gradients as the engine has them, and its values as they were."""
+    tensors = case.tensors()
+    with tgr.step(0):
+        made = case.f(*tensors)
+    outputs = [x for x in (made if isinstance(made, tuple | list) else [made]) if x.requires_grad]
+    if not outputs:
+        return
+    loss = sum((tgr.sum(x * x) for x in outputs), start=tgr.tensor(0.0))
+    u = unroll(loss)
+    wanted = [x for x in tensors if x.requires_grad]
+    found = tgr.grad(loss, wanted, allow_unused=True, retain_graph=True)
+    expected = sorted(float(np.linalg.norm(g.numpy())) for g in found if g is not None)
+    shown = [u.items[n].gradients[0] for n in u.leaves]
+    norms = sorted(float(g["norm"]) for g in shown if g is not None)
+    np.testing.assert_allclose(norms, expected, rtol=1e-4, atol=1e-12)
+    assert float(u.items[-1].values[0]["values"]) == pytest.approx(float(loss), rel=1e-4)
+    ET.fromstring(TapePicture(u, "", 8).svg(expand=[0]))
+
+
+def test_from_one_device_to_another_and_back(strict: str) -> None:
+    x = tgr.tensor([1.0, 2.0], requires_grad=True)
+    y = x.to(strict) * 2.0
+    picture = tgr.viz.tape(tgr.sum(y.to("numpy") * x))
+    assert picture.unrolled.items[0].gradients[0]["values"] == [4.0, 8.0]
+    assert picture.html()
 
 
 def facts(picture: TapePicture) -> dict[str, Any]:

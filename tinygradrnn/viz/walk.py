@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tinygradrnn.backprop import fit
 from tinygradrnn.region import Region, Sweep
-from tinygradrnn.tape import Edge, Leaf, Node, Output, execution_order, no_grad
+from tinygradrnn.tape import Edge, Leaf, Node, Output, execution_order, no_grad, origin
 from tinygradrnn.watch import watch
 
 
@@ -192,7 +192,7 @@ class _Walk:
                     if edge is not None:
                         share = fit(xp, share, edge)
                         total = self.add(edge, share)
-                        backend = node.backend
+                        backend = origin(edge).backend
                         end = isinstance(edge, Leaf)
                         kept = None if end else share
                         # Sums are of interest where they are collected, at the weights.
