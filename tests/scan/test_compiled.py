@@ -227,3 +227,49 @@ def test_the_lecture_s_stacked_form_leaves_the_loop_too(backend: str) -> None:
         strict=True,
     ):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12, atol=1e-14)
+
+
+class Parts(nn.Cell):
+    """A state of parts of several shapes and kinds, which depend on each other."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(1)
+        self.w = nn.Parameter(rng.normal(size=(3, 4)))
+        self.u = nn.Parameter(rng.normal(size=(4,)) / 2)
+
+    def initial_state(self, batch_size: int) -> Any:
+        some = tgr.tensor(np.ones((batch_size, 4)), requires_grad=True)
+        return {"h": some, "m": some[:, 0], "s": tgr.mean(some), "n": tgr.zeros(1, "int64")}
+
+    def forward(self, x: Any, state: Any) -> Any:
+        h = tgr.tanh(x @ self.w + state["h"] * self.u + state["s"])
+        m = state["m"] / 2 + tgr.sum(h, axis=-1)
+        return h, {"h": h, "m": m, "s": tgr.mean(m) / 3, "n": state["n"] + 1}
+
+
+@pytest.mark.parametrize("kind", ["RNNCell", "LSTMCell", "Parts"])
+@pytest.mark.parametrize(
+    "options", [{}, {"reverse": True}, {"checkpoint": "sqrt"}, {"return_states": True}], ids=repr
+)
+@pytest.mark.parametrize(("time", "batch"), [(1, 1), (2, 3), (13, 2)])
+def test_gates_of_a_random_plan(
+    backend: str, kind: str, options: Any, time: int, batch: int
+) -> None:
+    """Gates are a part of the loop, and cuts are not: what is behind one has no gradient at all."""
+    cell: Any = Parts() if kind == "Parts" else getattr(nn, kind)(3, 4, dtype="float64")
+    xs = tgr.tensor(np.random.default_rng(0).normal(size=(time, batch, 3)), requires_grad=True)
+    for seed in range(4):
+        begin = cell.initial_state(batch)
+        found: list[Any] = []
+        for mode in ("eager", "compiled"):
+            plan = tgr.bptt.Random(0.4, rng=seed)
+            result = tgr.scan(cell, xs, begin, truncation=plan, mode=mode, **options)
+            leaves = [x for x in tgr.tree.flatten(result)[0] if "float" in str(x.dtype)]
+            loss = tgr.sum(tgr.stack([tgr.sum(tgr.sin(x * (i + 1))) for i, x in enumerate(leaves)]))
+            first = [x for x in tgr.tree.flatten(begin)[0] if x.requires_grad]
+            wanted = [xs, *cell.parameters(), *first]
+            found.append(tgr.grad(loss, wanted, allow_unused=True, retain_graph=True))
+        for a, b in zip(*found, strict=True):
+            assert (a is None) == (b is None)
+            if a is not None:
+                np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=1e-11, atol=1e-12)

@@ -18,6 +18,7 @@ from tinygradrnn.scan.program import StepProgram, Way
 from tinygradrnn.scan.schedule import run
 from tinygradrnn.scan.segments import Checkpoint, Report, bounds
 from tinygradrnn.scan.stacked import Steps
+from tinygradrnn.scan.truncation import Schedule
 from tinygradrnn.tape import Value, nbytes
 
 
@@ -45,6 +46,7 @@ class Job:
         self.program, self.reverse, self.time = program, loop.reverse, loop.time
         self.backend = loop.columns[0].backend
         self.schedule, self.with_states = loop.schedule, with_states
+        self.gated = _gated(loop.schedule)
         self.columns = [x.raw for x in loop.columns]
         if loop.lengths is not None:
             self.columns.append(loop.lengths.going.raw)
@@ -149,6 +151,7 @@ class Job:
             tuple([g is not None for g in outputs]),
             tuple([g is not None for g in states]),
             any(i >= count[0] for i in wanted),
+            self.gated,
         )
         total = Gradients(self, way)
         schedule = self.schedule
@@ -171,6 +174,17 @@ class Job:
                 if rows is not None:
                     found[i] = rows if j >= count[1] else rows[at, ...]
         return [*total.xs, *total.begin, *total.captured], found
+
+    def gates(self, v: Var, start: int, stop: int) -> Array:
+        """The factors of the gates before some steps, for each of them and each sequence."""
+        import numpy
+
+        assert self.schedule is not None
+        factors = [factor or 1.0 for factor in self.schedule.gates[start:stop]]
+        rows = numpy.asarray(factors[::-1] if self.reverse else factors, dtype="float64")
+        host = numpy.broadcast_to(rows.reshape(-1, *(1 for _ in v.shape)), (len(rows), *v.shape))
+        made = self.backend.from_host(numpy.ascontiguousarray(host))
+        return self.backend.xp.astype(made, v.dtype)
 
     def _only(self, g: Array, steps: list[int]) -> Array:
         """The cotangents of some steps; zeros for the others."""
@@ -246,7 +260,8 @@ class Gradients:
         if schedule is not None:
             clips = schedule.max_norm is not None or schedule.max_value is not None
             for i in range(stop - 1, start, -1):
-                if clips or schedule.gates[i] != 1:
+                factor = schedule.gates[i]
+                if clips or factor == 0 or (factor != 1 and not self.job.gated):
                     yield i
         yield start
 
@@ -260,7 +275,7 @@ class Gradients:
         rule = clip_cotangent.rules["x"]
         if schedule.max_norm is not None or schedule.max_value is not None:
             g = rule(self.job.backend.namespace, g, schedule.max_norm, schedule.max_value)
-        return g if factor == 1 else g * factor
+        return g if factor == 1 or self.job.gated else g * factor
 
     def _steps(
         self, stretch: Stretch, start: int, stop: int, given: Sequence[Any], carry: list[Any]
@@ -281,6 +296,9 @@ class Gradients:
         for v, g in zip(way.seeds, given, strict=False):
             if v is not None and g is not None:
                 values.stacked[v] = job.between(g, start, stop)
+        for v in way.gates:
+            if v is not None:
+                values.stacked[v] = job.gates(v, start, stop)
         enter: dict[Var, Array] = {}
         like = next(iter((*job.columns, *job.captured)))
         for v, g in zip(way.entering, carry, strict=True):
@@ -322,6 +340,17 @@ class Gradients:
             if v is not None and i in alive:
                 carry[i] = values.full(v)[stop - start - 1 if job.reverse else 0, ...]
         return carry
+
+
+def _gated(schedule: Schedule | None) -> bool:
+    """Whether the loop itself multiplies the state's cotangent at the gates before its steps.
+
+    A cut ends a stretch all the same, so that what is behind it has no gradient, and not a zero;
+    and where cotangents are clipped, that comes first.
+    """
+    if schedule is None or schedule.max_norm is not None or schedule.max_value is not None:
+        return False
+    return any(factor not in (0, 1) for factor in schedule.gates)
 
 
 def _sum(a: Any, b: Any) -> Any:

@@ -138,6 +138,8 @@ class Way(NamedTuple):
         states: ``dL/dh_t``, if wanted.
         first: The gradients of states that no step gives a gradient, but that may have come in
             with one at the first.
+        gates: For each state what multiplies its cotangent where it leaves a step on the way back,
+            one number for each sequence; None where there is no gate.
     """
 
     plan: Sorted
@@ -147,6 +149,7 @@ class Way(NamedTuple):
     entering: list[Var | None]
     states: list[Var | None]
     first: list[Var | None]
+    gates: list[Var | None]
 
 
 class StepProgram:
@@ -240,22 +243,31 @@ class StepProgram:
             )
         return found
 
-    def way(self, outputs: tuple[bool, ...], states: tuple[bool, ...], with_states: bool) -> Way:
+    def way(
+        self,
+        outputs: tuple[bool, ...],
+        states: tuple[bool, ...],
+        with_states: bool,
+        gated: bool = False,
+    ) -> Way:
         """The backward step for the cotangents that are given.
 
         Args:
             outputs: Which outputs have a cotangent.
             states: Which of the stacked states have one; empty for none.
             with_states: Whether ``dL/dh_t`` is wanted.
+            gated: Whether a gate multiplies the state's cotangent at each step.
         """
-        key = (outputs, states, with_states)
+        key = (outputs, states, with_states, gated)
         with self._lock:
             found = self._ways.get(key)
             if found is None:
-                found = self._ways[key] = self._way(outputs, states, with_states)
+                found = self._ways[key] = self._way(*key)
         return found
 
-    def _way(self, outputs: Sequence[bool], states: Sequence[bool], with_states: bool) -> Way:
+    def _way(
+        self, outputs: Sequence[bool], states: Sequence[bool], with_states: bool, gated: bool
+    ) -> Way:
         r, trace = self.recorded, self.trace
         with trace.running():
             seeds: list[Traced | None] = []
@@ -290,12 +302,20 @@ class StepProgram:
                 return None if g is None else g.var
 
             pairs: list[tuple[Var, Var]] = []
+            gates: list[Var | None] = []
             for x, g in zip(r.states, entering, strict=True):
+                gates.append(None)
                 if g is None:
                     continue
                 leaving = gradient(x)
                 if leaving is None:  # nothing of the step's state comes from the one before
                     leaving = trace.note("zeros_like", (g,), {}).var
+                elif gated:
+                    shape = (*x.raw.shape[:1], *(1 for _ in x.raw.shape[1:]))
+                    gate = trace.fresh(shape, x.raw.dtype, "gate")
+                    gates[-1] = gate.var
+                    assert x.edge is not None
+                    leaving = trace.note("multiply", (found[x.edge], gate), {}).var
                 pairs.append((g.var, leaving))
             first = [
                 gradient(x) if g is None else None for x, g in zip(r.states, entering, strict=True)
@@ -304,7 +324,11 @@ class StepProgram:
             along = [gradient(x) if with_states else None for x in r.new_states]
         given = [s.var for s in seeds if s is not None]
         constants = self._constants()
-        stacked = [*given, *(v for v in self._kept if v not in constants)]
+        stacked = [
+            *given,
+            *(v for v in gates if v is not None),
+            *(v for v in self._kept if v not in constants),
+        ]
         results = [v for v in (*xs, *along, *first) if v is not None]
         total = [v for v in sums if v is not None]
         plan = self._sorted(
@@ -324,7 +348,7 @@ class StepProgram:
         )
         variables = [None if s is None else s.var for s in seeds]
         back = [None if g is None else g.var for g in entering]
-        return Way(plan, variables, xs, sums, back, along, first)
+        return Way(plan, variables, xs, sums, back, along, first, gates)
 
     def _constants(self) -> set[Var]:
         """What is the same at every step of the forward step."""
