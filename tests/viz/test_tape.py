@@ -19,6 +19,7 @@ from tinygradrnn.viz.gather import unroll
 from tinygradrnn.viz.layout import inside
 from tinygradrnn.viz.tape import TapePicture
 from tinygradrnn.viz.unrolled import Unrolled
+from tinygradrnn.viz.words import label
 
 XS = np.random.default_rng(0).normal(size=(6, 2, 3)).astype(np.float32)
 PLANS: dict[str, dict[str, Any]] = {
@@ -343,6 +344,18 @@ def test_numbers_that_are_none(bad: float) -> None:
     ET.fromstring(picture.svg(expand=[3]))
     assert facts(picture)["rows"]
     assert picture.text()
+
+
+def test_numbers_in_a_formula_are_no_data() -> None:
+    w = tgr.tensor(3.0, requires_grad=True)
+    scope: dict[str, Any] = {"tgr": tgr, "w": w}
+    program = "with tgr.watch():\n    with tgr.step(0):\n        y = w * 2.0 + 1.5\n"
+    exec(program, scope)  # a program whose source is nowhere to be read
+    u = unroll(scope["y"])
+    assert [item.text for item in u.items] == ["", "multiply(w, 2)", "add(x1, 1.5)"]
+    assert [label(item) for item in u.items[1:]] == ["×", "+"]
+    (row,) = u.rows
+    assert row.boxes[0].feeds == []
 
 
 def test_what_is_drawn_has_its_result() -> None:

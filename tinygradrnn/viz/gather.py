@@ -22,7 +22,7 @@ from tinygradrnn.tape import (
     unique_bytes,
 )
 from tinygradrnn.tensor import Tensor
-from tinygradrnn.viz.source import argument_names, call, where
+from tinygradrnn.viz.source import argument_names, call, where, written
 from tinygradrnn.viz.unrolled import Box, Crossing, Feed, Item, Ref, Row, Unrolled
 from tinygradrnn.viz.walk import Entry, Opened, Visit, aliases, flat, opened, walk_back
 from tinygradrnn.viz.words import label, summary
@@ -227,7 +227,8 @@ class _Gatherer:
             node.name,
             ", ".join(filter(None, names)),
             edges[0].shape,
-            text=call(node, record, names_in),
+            text=written(record) or call(node, names_in),
+            written=bool(written(record)),
             where=where(record) if record else "",
             layer=" > ".join(record.layers) if record else "",
             step=repr(node.step) if node.step else "",

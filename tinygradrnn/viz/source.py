@@ -11,16 +11,22 @@ from tinygradrnn.watch import Record
 
 
 def argument_names(node: Node, record: Record | None) -> list[str]:
-    """What the arguments are called; empty for what has no name."""
-    given = record.input_names if record else ("",) * len(node.inputs)
+    """What the arguments are called, numbers what they are; empty for what has no name."""
     leaves = [e.name if isinstance(e, Leaf) else "" for e in node.inputs]
-    return [a or b for a, b in zip(given, leaves, strict=True)]
+    if record is None:
+        return leaves
+    numbers = [f"{x:g}" if isinstance(x, int | float) else "" for x in record.inputs]
+    return [a or b or c for a, b, c in zip(numbers, record.input_names, leaves, strict=True)]
 
 
-def call(node: Node, record: Record | None, names: list[str]) -> str:
-    """The expression as it is written, or else the operation and its arguments."""
-    if record is not None and where(record) and record.text and len(record.text) <= 60:
-        return record.text
+def written(record: Record | None) -> str:
+    """The expression as the author wrote it, if that is known and no long story."""
+    known = record is not None and where(record) and len(record.text) <= 60
+    return record.text if known and record is not None else ""
+
+
+def call(node: Node, names: list[str]) -> str:
+    """The operation and its arguments."""
     if isinstance(node, Region):
         return node.name
     given = [name or node.recipe.op.argument(i) for i, name in enumerate(names)]

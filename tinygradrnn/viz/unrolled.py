@@ -21,6 +21,7 @@ class Item:
         operation: The operation's name; empty for a leaf.
         name: What the program calls the result, or the parameter's name.
         text: The expression, where it is known; else the call.
+        written: Whether the text is the author's own.
         where: File, line and function, where known.
         layer: The modules around it, where known.
         step: The path of its step; empty outside of loops.
@@ -41,6 +42,7 @@ class Item:
     name: str
     shape: tuple[int, ...]
     text: str = ""
+    written: bool = False
     where: str = ""
     layer: str = ""
     step: str = ""

@@ -95,7 +95,7 @@ def label(item: Item) -> str:
     call = SIGNS.get(item.operation, item.operation)
     if item.name:
         return short(f"{item.name} = {call}", 26)
-    return item.text if item.where and len(item.text) <= 14 else short(call, 20)
+    return item.text if item.written and len(item.text) <= 14 else short(call, 20)
 
 
 def told(item: Item) -> str:
