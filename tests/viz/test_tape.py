@@ -117,6 +117,26 @@ def test_text_keeps_to_its_width(width: int, steps: int) -> None:
     assert max(map(len, drawn)) <= width
 
 
+def test_each_run_of_a_loop_has_its_own_cuts() -> None:
+    w = tgr.nn.Parameter(np.ones((4 + 3, 4), np.float32))
+
+    def elman(x: Any, h: Any) -> Any:
+        h = tgr.tanh(tgr.concat([h, x], axis=-1) @ w)
+        return h, h
+
+    first, h = tgr.scan(elman, XS, tgr.zeros((2, 4)), truncation=tgr.bptt.Chunk(2))
+    second, _ = tgr.scan(elman, XS, h, truncation=tgr.bptt.Chunk(3), reverse=True)
+    u = unroll(tgr.sum(first) + tgr.sum(second))
+    a, b = [row for row in u.rows if row.is_loop]
+    assert {(c.first.t, c.second.t) for c in u.crossings if c.cut and c.first.row is a} == {
+        (1, 2),
+        (3, 4),
+    }
+    assert {(c.first.t, c.second.t) for c in u.crossings if c.cut and c.first.row is b} == {(3, 2)}
+    # Of two arrays on no tape no concat is on the tape; the state is known to go on all the same.
+    assert {c.silent for c in u.crossings if c.cut} == {("h",)}
+
+
 def test_gates_and_marks_are_shown() -> None:
     plan = tgr.bptt.Random(0.5, rng=tgr.current_backend().rng(0))
     outputs, _ = tgr.scan(tgr.nn.RNNCell(3, 4), XS, truncation=plan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from typing import Any
 
 from tinygradrnn.errors import DtypeError, GradientError
@@ -87,7 +88,7 @@ class _Gatherer:
         self.alias = aliases(entries)
         self.number = {n: i for i, n in enumerate(self.order)}
         self.visits, self.total = visits, total
-        self.cuts = dict(_cuts(entries))
+        self.cuts = set(_cuts(entries))
         self.stops = {id(stop) for stop in _stops(entries)}
         self.given: dict[tuple[Node, int], Any] = {}
         self.values = {self.alias.get(e, e): x for e, x in results.items()} | self._known_values()
@@ -377,24 +378,22 @@ class _Gatherer:
     ) -> None:
         """Where a loop goes on and nothing of what was before is on the tape."""
         for row in self.rows:
-            pairs = list(zip(row.boxes, row.boxes[1:], strict=False))
             whole = {id(b): i for i, b in enumerate(row.boxes)}
-            reached = {
-                whole[id(c.second)]
-                for c in found.values()
-                if id(c.first) in whole and id(c.second) in whole
-            }
-            for i, (a, b) in enumerate(pairs):
+            inner = [c for c in found.values() if c.first.row is row and c.second.row is row]
+            reached = {whole[id(c.second)] for c in inner}
+            planned = {id(self._marks[m]) for m in self.cuts if m in self._marks}
+            usual = next((c.names for c in inner if c.names), ("state",))
+            for i, (a, b) in enumerate(pairwise(row.boxes)):
                 key = id(a), id(b)
-                planned = self.cuts.get(row.name, {}).get(b.t)
-                if key not in found and (
-                    planned or key in silent or (reached and i + 1 not in reached)
-                ):
+                ends = id(b) in planned or key in silent or (reached and i + 1 not in reached)
+                if key not in found and ends:
                     found[key] = Crossing(a, b, 0.0, factor=0.0)
                 c = found.get(key)
                 if c is not None:
                     names = (*c.names, *silent.get(key, ())) if c.cut else silent.get(key, ())
                     c.silent = tuple(dict.fromkeys(filter(None, names)))
+                    if id(b) in planned and not c.silent:
+                        c.silent = usual  # a plan cuts a state that does go on
 
     # -------------------------------------------------------------------------------------- kinds
 
@@ -449,15 +448,15 @@ def _stops(entries: Sequence[Entry]) -> Iterator[Any]:
             yield from _stops(entry.inside)
 
 
-def _cuts(entries: Sequence[Entry]) -> Iterator[tuple[str, dict[int | None, bool]]]:
-    """Where the plan of a compiled loop cuts, by the loop's name and the step after the cut."""
+def _cuts(entries: Sequence[Entry]) -> Iterator[StepMark]:
+    """The steps before which the plan of a compiled loop cuts."""
     for entry in entries:
         if isinstance(entry, Opened) and isinstance(entry.region, CompiledScan):
             job = entry.region._job
-            if job.schedule is not None:
-                gates = enumerate(job.schedule.gates)
-                last = job.time - 1
-                yield (
-                    entry.region.last.loop,
-                    {last - s if job.reverse else s: g == 0 for s, g in gates},
-                )
+            gates = job.schedule.gates if job.schedule is not None else ()
+            for node in flat(entry.inside) if 0 in gates else ():
+                mark = node.step if isinstance(node, Node) else None
+                if mark is None or mark.parent is not None:
+                    continue
+                if gates[job.time - 1 - mark.t if job.reverse else mark.t] == 0:
+                    yield mark
