@@ -1,8 +1,9 @@
 """One call of a compiled scan: its program run forward, and backward as plans ask for it.
 
-On the way back a loop is walked in stretches: from one gate of a truncation plan to the next, and
+On the way back a loop is walked in stretches: from one cut of a truncation plan to the next, and
 where there is checkpointing from one remembered state to the next. Every plan is made of such
-stretches, and each is the same backward program on a part of the time axis.
+stretches, and each is the same backward program on a part of the time axis. Gates that let
+something pass are a factor in that program.
 """
 
 from __future__ import annotations
