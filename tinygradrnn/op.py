@@ -226,7 +226,9 @@ class Op(_Callable[P]):
     def _observed(self, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """Compute, with whoever traces or watches this thread being told."""
         if recording.trace is not None:
-            return self._run(recording.trace.admit(self, args), params)
+            result = self._run(recording.trace.admit(self, args), params)
+            recording.trace.named(result)
+            return result
         result = self._run(args, params)
         if recording.watch is not None:
             recording.watch.saw(self, args, params, result)

@@ -348,6 +348,11 @@ def _place(frame: FrameType) -> Place:
     return known[at]
 
 
+def names_of_results() -> tuple[str, ...]:
+    """What the results of the operation that is running will be called, as far as is known."""
+    return _place(_caller()).targets
+
+
 def _look_up(code: CodeType, at: int, names: dict[str, Any]) -> Place:
     file, function = code.co_filename, code.co_qualname.replace(".<locals>", "")
     span = next(islice(code.co_positions(), at // 2, None), (None, None, None, None))

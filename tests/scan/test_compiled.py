@@ -273,3 +273,28 @@ def test_gates_of_a_random_plan(
             assert (a is None) == (b is None)
             if a is not None:
                 np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=1e-11, atol=1e-12)
+
+
+def test_an_explanation_speaks_the_cells_language() -> None:
+    """Names are the cell's own; a new state has a prime, a gradient a d."""
+    xs = tgr.tensor(np.ones((5, 2, 3), "float32"), requires_grad=True)
+    plan = tgr.explain(nn.LSTMCell(3, 4), xs)
+    texts = [row.text for row in plan.forward]
+    assert {"i = sum_3[:, :4]", "f = sum_3[:, 4:8]", "o = sum_3[:, 12:]"} <= set(texts)
+    assert "h' = sigmoid(o) * tanh(c')" in texts
+    back = {row.text.split(" = ")[0] for row in plan.backward}
+    assert {"dh", "dc", "dx", "dweight_ih", "dweight_hh", "dbias_ih"} <= back
+    assert {name for name, _, _ in plan.saved} >= {"sigmoid(f)", "tanh(g)", "c", "h"}
+    used = [row.text for row in plan.backward if row.place == "in"]
+    assert "sum_4 = dy + dh'" in used
+
+    class Counting(nn.Cell):
+        def forward(self, x: Any, state: Any) -> Any:
+            new = {"level": tgr.tanh(x + state["level"]), "more": (state["more"][0] * 2.0,)}
+            return x, new
+
+    cell = Counting()
+    some = tgr.zeros((2, 3))
+    plan = tgr.explain(cell, xs, {"level": some, "more": (some,)})
+    assert any("x + level" in row.text for row in plan.forward)
+    assert any("more.0 * 2.0" in row.text for row in plan.forward)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,8 @@ from tinygradrnn.errors import UntraceableError
 from tinygradrnn.loop import Call, Var
 from tinygradrnn.scan.cache import program_of
 from tinygradrnn.scan.eager import Loop
-from tinygradrnn.scan.program import StepProgram, Way
+from tinygradrnn.scan.fingerprint import Fingerprint
+from tinygradrnn.scan.program import Look, StepProgram, Way, record
 from tinygradrnn.scan.rewrite import behind
 from tinygradrnn.scan.schedule import Sorted
 
@@ -115,7 +117,7 @@ def explain(
 
     >>> found = tgr.explain(tgr.nn.RNNCell(3, 4), tgr.ones((10, 2, 3)))
     >>> [row.text for row in found.forward if row.place == "in"]
-    ['product_2 = h @ weight_hh.T', 'sum_3 = sum_2 + product_2', 'tanh_1 = tanh(sum_3)']
+    ['product_2 = h @ weight_hh.T', 'sum_3 = sum_2 + product_2', "h' = tanh(sum_3)"]
     >>> def halves(x, h):
     ...     return h, h * 0.5 if h.sum().item() > 0 else h
     >>> tgr.explain(halves, tgr.ones((10, 2, 3)), tgr.ones((2, 3))).reason
@@ -129,11 +131,11 @@ def explain(
     except UntraceableError as why:
         return Explanation(head, str(why))
     found = Explanation(head, None)
-    names = _Names(program, _variables(cell), captured)
+    names = _Names(program, _variables(cell), captured, _spoken(loop, program))
     ways: list[tuple[str, Sorted, list[Row]]] = [("forward", program.forward(False), found.forward)]
     if program.active:
         way = program.way(tuple([x.edge is not None for x in program.recorded.outputs]), (), False)
-        names.of_way(way)
+        names.of_way(way, program)
         ways.append(("backward", way.plan, found.backward))
     for which, plan, rows in ways:
         rows += _rows(plan, names)
@@ -155,24 +157,74 @@ def _variables(cell: Any) -> dict[int, str]:
     return {id(x): name for name, x in {**found.globals, **found.nonlocals}.items()}
 
 
+def _spoken(loop: Loop, program: StepProgram) -> dict[Var, str]:
+    """What the cell itself calls its results: its step is recorded once more to hear it."""
+    before = Fingerprint(loop.cell, undo=True)
+
+    def looks(leaves: Sequence[Any], skip: int) -> list[Look]:
+        return [Look(x.raw.shape[skip:], x.raw.dtype, x.edge is not None) for x in leaves]
+
+    try:
+        again = record(
+            loop.cell,
+            loop.columns[0].backend,
+            (loop.inputs, looks(loop.columns, 1)),
+            (loop.carried.structure, looks(loop.begin, 0)),
+            None if loop.lengths is None else loop.lengths.batch,
+            before.tensors,
+            with_names=True,
+        )
+    finally:
+        before.restore()
+    known = again.trace.names or {}
+    pairs = zip(again.trace.calls, program.trace.calls, strict=False)
+    return {b.output: known[a.output] for a, b in pairs if a.output in known and a.op == b.op}
+
+
 class _Names:
-    """A name of its own for each Var: operations are numbered in the order they are met."""
+    """A name of its own for each Var: the cell's, or operations are numbered as they are met.
+
+    What the cell calls as a state that came in, such as a new h, gets a prime.
+    """
 
     def __init__(
-        self, program: StepProgram, variables: dict[int, str], captured: Sequence[Any]
+        self,
+        program: StepProgram,
+        variables: dict[int, str],
+        captured: Sequence[Any],
+        spoken: dict[Var, str],
     ) -> None:
         self._names: dict[Var, str] = {}
         self._counts: dict[str, int] = {}
-        for v in (*program.stacked, *(a for a, _ in program.carried)):
+        for v in program.stacked:
             self._give(v, v.name)
+        self._states = [
+            name if name and not name.isdigit() else f"h{name}"
+            for path in program.recorded.structure.paths("")
+            for name in [re.sub(r"[]['.]+", ".", path).strip(".")]
+        ]
+        for (v, _), name in zip(program.carried, self._states, strict=True):
+            self._give(v, name)
         for v, value in zip(program.captured, captured, strict=True):
             self._give(v, variables.get(id(value), v.name))
+        self._spoken = spoken
 
-    def of_way(self, way: Way) -> None:
-        """Name the cotangents that enter."""
-        for v in (*way.seeds, *way.entering):
-            if v is not None:
-                self._give(v, v.name)
+    def of_way(self, way: Way, program: StepProgram) -> None:
+        """Name the cotangents that enter, and the gradients: that of h is dh."""
+        left = dict(way.plan.body.carried) if way.plan.body else {}
+        single = len(program.recorded.outputs) == 1
+        given: list[tuple[Var | None, str]] = [
+            (v, "dy" if single and v.name == "dy0" else v.name) for v in way.seeds if v is not None
+        ]
+        for v, name in zip(way.entering, self._states, strict=True):
+            given += [(v, f"d{name}'"), (left.get(v) if v else None, f"d{name}")]
+        for v, x in zip(way.xs, program.stacked, strict=False):
+            given.append((v, f"d{self[x]}"))
+        for v, x in zip(way.captured, program.captured, strict=True):
+            given.append((v, f"d{self[x]}"))
+        for v, name in given:
+            if v is not None and v not in self._names:
+                self._give(v, name)
 
     def _give(self, v: Var, name: str) -> None:
         taken = set(self._names.values())
@@ -183,6 +235,9 @@ class _Names:
         self._names[v] = full
 
     def __getitem__(self, v: Var) -> str:
+        if v not in self._names and v in self._spoken:
+            name = self._spoken[v]
+            self._give(v, f"{name}'" if name in self._states else name)
         if v not in self._names:
             base = {"matmul": "product", "add": "sum"}.get(v.name, v.name).split("[")[0]
             self._counts[base] = n = self._counts.get(base, 0) + 1
@@ -192,19 +247,26 @@ class _Names:
     def call(self, call: Call) -> str:
         """The text of a call."""
         inputs = [self[v] if isinstance(v, Var) else repr(v) for v in call.inputs]
-        if call.op in ("matrix_transpose", "getitem") and call.output not in self._names:
-            # Parts of an array are named after it.
-            part = ".T" if call.op == "matrix_transpose" else f"[{_key(call)}]"
-            self._names.setdefault(call.output, f"{inputs[0]}{part}")
-        out = self[call.output]
-        sign = _SIGNS.get(call.op)
-        if sign is not None and len(inputs) == 2:
-            return f"{out} = {inputs[0]} {sign} {inputs[1]}"
-        if out == f"{inputs[0]}.T" or (call.op == "getitem" and out.startswith(inputs[0])):
-            return out
         params = [f"{k}={v!r}" for k, v in call.params.items()]
-        return f"{out} = {call.op}({', '.join([*inputs, *params])})"
+        sign = _SIGNS.get(call.op)
+        if call.op == "matrix_transpose":
+            text = f"{inputs[0]}.T"
+        elif call.op == "getitem":
+            text = f"{inputs[0]}[{_key(call)}]"
+        elif sign is not None and len(inputs) == 2:
+            text = f"{inputs[0]} {sign} {inputs[1]}"
+        else:
+            text = f"{call.op}({', '.join([*inputs, *params])})"
+        known = call.output in self._names or call.output in self._spoken
+        if not known and (call.op in _PARTS or (len(text) <= _SHORT and sign is None)):
+            self._names[call.output] = text  # which says more than a number would
+        out = self[call.output]
+        return out if out == text else f"{out} = {text}"
 
+
+_PARTS = ("matrix_transpose", "getitem")
+_SHORT = 14
+"""Up to how many letters a call is called by its own text."""
 
 _SIGNS = {
     "matmul": "@",

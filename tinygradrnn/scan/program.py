@@ -62,6 +62,8 @@ def record(
     state: tuple[tree.Structure, Sequence[Look]],
     batch: int | None,
     known: Sequence[Any],
+    *,
+    with_names: bool = False,
 ) -> Recorded:
     """Run a cell once on traced arrays; `batch` is the number of sequences if there are lengths.
 
@@ -69,7 +71,7 @@ def record(
         UntraceableError: It cannot be recorded.
         Exception: Whatever the cell raises.
     """
-    trace = Trace(backend, known)
+    trace = Trace(backend, known, with_names=with_names)
 
     def incoming(looks: Sequence[Look], name: str) -> list[Value]:
         many = len(looks) > 1

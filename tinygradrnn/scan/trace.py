@@ -24,6 +24,7 @@ from tinygradrnn.loop import Call, Operand, Var
 from tinygradrnn.namespace import namespace, registry
 from tinygradrnn.ops.indexing import resolve_key
 from tinygradrnn.tape import Leaf, Value, recording
+from tinygradrnn.watch import names_of_results
 
 
 class Traced:
@@ -272,13 +273,17 @@ class Trace:
         captured: Tensors and arrays from outside the step, by their Var; the same at every step.
         made: Arrays that the step made of nothing (``tgr.zeros``), by their Var.
         refusal: Why the step cannot be compiled, if it cannot.
+        names: What the cell calls its results, by their Var; None if nobody wants to know.
     """
 
     LIMIT = 4000
     """Calls beyond which a step is not compiled."""
 
-    def __init__(self, backend: Backend, known: Sequence[Any] = ()) -> None:
+    def __init__(
+        self, backend: Backend, known: Sequence[Any] = (), *, with_names: bool = False
+    ) -> None:
         self.backend = abstract(backend)
+        self.names: dict[Var, str] | None = {} if with_names else None
         self.calls: list[Call] = []
         self.captured: dict[Var, Any] = {}
         self.made: dict[Var, Array] = {}
@@ -371,6 +376,14 @@ class Trace:
         """Forget what was captured: a program outlives the cell that it was made of."""
         self._known, self._tensors, self._inside = {}, {}, {}
         self.captured = dict.fromkeys(self.captured)
+
+    def named(self, result: Any) -> None:
+        """Note what the cell calls the results of an operation."""
+        if self.names is not None:
+            outputs = result if type(result) is tuple else (result,)
+            for name, x in zip(names_of_results(), outputs, strict=False):
+                if name and isinstance(x.raw, Traced):
+                    self.names.setdefault(x.raw.var, name)
 
     # ------------------------------------------------------------------------------- calls
 
