@@ -253,7 +253,8 @@ def test_learning_along_a_stream(plan: Any) -> None:
 
 
 def test_streams_of_inputs_with_a_history() -> None:
-    cell, table = nn.RNNCell(2, 3), nn.Parameter(np.ones((6, 1, 2), np.float32))
+    # float64: the two ways add the same terms up in another order, and some elements nearly cancel.
+    cell, table = nn.RNNCell(2, 3, dtype="float64"), nn.Parameter(np.ones((6, 1, 2)))
     with pytest.raises(GradientError, match=r"stream: xs has a history.*into the cell"):
         next(bptt.stream(cell, table * 2.0, bptt.Chunk(2)))
     for plan in (bptt.Chunk(2), bptt.Window(2, 4)):
