@@ -31,8 +31,8 @@ class detect_anomaly(watch):  # a context manager reads as a verb
 
     A result counts if it is NaN, or infinite though nothing infinite went in: a mask of ``-inf`` is
     let through. What is NaN until :func:`~tinygradrnn.where` replaces it counts, as its gradient
-    will be NaN all the same; in a compiled scan only that gradient is seen. Several times slower
-    than usual.
+    will be NaN all the same. Inside a compiled scan, what reaches no output, state or gradient is
+    not seen. Several times slower than usual.
 
     Args:
         infinities: Whether an infinity counts; else only NaN.
