@@ -71,6 +71,48 @@ def test_it_learns_and_writes(
     assert capsys.readouterr().out == first
 
 
+OWN = """
+import tinygradrnn as tgr
+from helper import HALF
+
+class Fading(tgr.nn.Cell):
+    def __init__(self, inputs, hidden, *, rng=None):
+        self.w = tgr.nn.Linear(inputs + hidden, hidden, rng=rng)
+        self.hidden = hidden
+
+    def initial_state(self, batch_size):
+        return {"h": tgr.zeros((batch_size, self.hidden))}
+
+    def forward(self, x, state):
+        h = HALF * state["h"] + tgr.tanh(self.w(tgr.concat([state["h"], x], axis=-1)))
+        return h, {"h": h}
+"""
+
+
+def test_a_cell_of_ones_own(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out = tmp_path / "fading_cell.py", tmp_path / "run"
+    file.write_text(OWN)
+    (tmp_path / "helper.py").write_text("HALF = 0.5")
+    chosen = ["--cell", f"{file}:Fading"]
+    assert train(text, out, *chosen, "--steps", "200") == 0
+    assert "Fading of 12" in capsys.readouterr().out
+    assert train(text, out, "--resume", "--steps", "250") == 0
+    whole = tmp_path / "whole"
+    assert train(text, whole, *chosen, "--steps", "250") == 0
+    assert same(weights(out), weights(whole))
+    assert main(["sample", str(out), "--length", "10"]) == 0
+    assert main(["show", str(out)]) == 0
+    assert "Fading of" in (out / "report.html").read_text(encoding="utf-8")
+    capsys.readouterr()
+    for name, says in (
+        (f"{file}:Other", "fading_cell.py has no class 'Other', only ['Fading']"),
+        (f"{tmp_path}/none.py:Fading", "there is no file"),
+        ("Fading", "expected lstm, gru, rnn, or a class of yours, my_file.py:MyCell"),
+    ):
+        assert train(text, tmp_path / "no", "--cell", name) == 2
+        assert says in complaint(capsys)
+
+
 def test_a_resumed_run_is_the_run_never_stopped(text: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     # More steps than an epoch has chunks, so that the text begins again on the way.

@@ -7,7 +7,11 @@ embedding, a recurrent cell unrolled over time, and a linear read-out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,12 +28,57 @@ from tinygradrnn.tensor import Tensor, tensor
 CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}
 
 
+def find_cell(name: str) -> Callable[..., Any]:
+    """The class of a cell by its name: ``"lstm"``, ``"gru"``, ``"rnn"``, ``"my_file.py:MyCell"``.
+
+    A file is run to find the class in it.
+
+    Raises:
+        DataError: There is no such cell.
+
+    >>> find_cell("gru").__name__
+    'GRUCell'
+    """
+    if name in CELLS:
+        return CELLS[name]
+    path, _, attribute = name.rpartition(":")
+    if not path.endswith(".py"):
+        raise DataError(
+            f"cell is {name!r}; expected {', '.join(CELLS)}, or a class of yours, my_file.py:MyCell"
+        )
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise DataError(f"cell is {name!r}, but there is no file {file}")
+    module = sys.modules.get(file.stem)
+    if getattr(module, "__file__", None) != str(file):
+        spec = spec_from_file_location(file.stem, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        sys.path.insert(0, str(file.parent))  # as for a script: it may have files beside it
+        try:
+            spec.loader.exec_module(module)
+        finally:
+            sys.path.remove(str(file.parent))
+        sys.modules.setdefault(file.stem, module)
+    found = getattr(module, attribute, None)
+    if not isinstance(found, type):
+        of_its_own = [
+            k for k, v in vars(module).items() if getattr(v, "__module__", "") == file.stem
+        ]
+        raise DataError(
+            f"cell is {name!r}; {file.name} has no class {attribute!r}, only {of_its_own}"
+        )
+    return found
+
+
 class CharModel(nn.Module):
     """Predicts the next character of a text from all before it.
 
     Args:
         characters: The number of characters known.
-        cell: ``"lstm"``, ``"gru"`` or ``"rnn"``.
+        cell: A class of cells, made as ``cell(embedding_size, hidden_size)``, with an output of
+            ``hidden_size`` features; or its name, as for :func:`find_cell`.
         embedding_size, hidden_size: Features of a character, and of the cell's state.
         rng: Where the first weights are drawn from.
 
@@ -40,11 +89,18 @@ class CharModel(nn.Module):
     """
 
     def __init__(
-        self, characters: int, cell: str, embedding_size: int, hidden_size: int, rng: Generator
+        self,
+        characters: int,
+        cell: str | Callable[..., Any],
+        embedding_size: int,
+        hidden_size: int,
+        rng: Generator,
     ) -> None:
         super().__init__()
+        make = find_cell(cell) if isinstance(cell, str) else cell
+        draws = {"rng": rng} if "rng" in signature(make).parameters else {}
         self.embedding = nn.Embedding(characters, embedding_size, rng=rng)
-        self.cell = CELLS[cell](embedding_size, hidden_size, rng=rng)
+        self.cell = make(embedding_size, hidden_size, **draws)
         self.readout = nn.Linear(hidden_size, characters, rng=rng)
 
     def forward(self, ids: Any, state: Any = None) -> tuple[Tensor, Any]:

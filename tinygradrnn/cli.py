@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, help="the run's folder (default: a new one in runs/)")
     add("--resume", action="store_true", help="continue the run in --out, bit for bit")
     add("--steps", type=int, default=STEPS, help=f"updates in all (default {STEPS})")
-    add("--cell", choices=("lstm", "gru", "rnn"), help="the recurrent cell (default lstm)")
+    add("--cell", help="lstm (default), gru, rnn, or a class of yours: my_file.py:MyCell")
     for name, help in (
         ("hidden-size", "features of the cell's state"),
         ("embedding-size", "features of a character"),

@@ -14,7 +14,7 @@ from typing import Any
 
 from tinygradrnn import data, io, optim, tree
 from tinygradrnn.backend import current_backend
-from tinygradrnn.charmodel import CELLS, CharModel, write
+from tinygradrnn.charmodel import CharModel, find_cell, write
 from tinygradrnn.errors import CheckpointError, DataError
 from tinygradrnn.tape import no_grad
 from tinygradrnn.tensor import Tensor, tensor
@@ -28,7 +28,7 @@ class Settings:
 
     Attributes:
         text: The file or folder to learn, or "" for the Python standard library's source.
-        cell: ``"lstm"``, ``"gru"`` or ``"rnn"``.
+        cell: ``"lstm"``, ``"gru"``, ``"rnn"``, or a class in a file: ``"my_file.py:MyCell"``.
         embedding_size, hidden_size: Features of a character, and of the cell's state.
         batch_size: Streams of text read side by side.
         chunk: Time steps between two updates: the length of truncated back-propagation.
@@ -56,8 +56,12 @@ class Settings:
                 raise DataError(f"{field.name} is {value}; expected a positive number")
         if self.seed < 0:
             raise DataError(f"seed is {self.seed}; expected 0 or more")
-        if self.cell not in CELLS:
-            raise DataError(f"cell is {self.cell!r}; expected one of {', '.join(CELLS)}")
+        find_cell(self.cell)
+
+    @property
+    def cell_name(self) -> str:
+        """The cell's name without its file."""
+        return self.cell.rpartition(":")[2]
 
     @classmethod
     def from_json(cls, value: Any) -> Settings:

@@ -52,7 +52,7 @@ def train(
     size = len(run.corpus.train)
     tqdm.write(
         f"{size:,} characters to learn, {len(run.corpus.valid):,} held out, "
-        f"{len(run.corpus.vocabulary)} different; {settings.cell} of {settings.hidden_size}, "
+        f"{len(run.corpus.vocabulary)} different; {settings.cell_name} of {settings.hidden_size}, "
         f"{sum(p.size for p in run.model.parameters()):,} weights, on {run.backend}"
     )
     per_step = settings.batch_size * settings.chunk
@@ -178,8 +178,9 @@ def _finish(run: Run, log: Log, folder: Path, program: str, say: Callable[[str],
     others = baselines(run.corpus.train, run.corpus.valid, len(run.corpus.vocabulary))
     log.add(step=run.step, sample=sample, validation=bits, baselines=others)
     say("bits per character on the text held out (less is better):")
-    for name, figure in sorted({**others, run.settings.cell: bits}.items(), key=lambda x: -x[1]):
-        say(f"  {name:<8} {figure:6.3f}{'   <- this run' if name == run.settings.cell else ''}")
+    mine = run.settings.cell_name
+    for name, figure in sorted({**others, mine: bits}.items(), key=lambda x: -x[1]):
+        say(f"  {name:<8} {figure:6.3f}{'   <- this run' if name == mine else ''}")
     if "xz" in others:
         say("  (xz sees all the text at once and gains from whole passages that repeat)")
     picture = _picture(log, folder)

@@ -53,7 +53,7 @@ def report(folder: str | Path, *, refresh: int = 0) -> str:
     state = "finished" if done else "under way, or stopped"
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     head = (
-        f"<h1>{escape(settings.cell)} of {settings.hidden_size}, in {escape(folder.name)}</h1>"
+        f"<h1>{escape(settings.cell_name)} of {settings.hidden_size}, in {escape(folder.name)}</h1>"
         f"<p>{state}, after {meta.get('step')} steps; this page was written at {now}.</p>"
     )
     body = head + "".join(sections)
