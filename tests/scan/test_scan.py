@@ -122,6 +122,37 @@ def test_the_first_state_comes_from_the_cell_and_tuples_pass_for_it() -> None:
         assert states.c.shape == (5, 2, 4)
 
 
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("checkpoint", [None, 2])
+def test_the_gradient_at_a_state_that_is_handed_on_counts_only_what_comes_after(
+    mode: str, reverse: bool, checkpoint: Any
+) -> None:
+    xs = tgr.tensor(np.random.default_rng(0).normal(size=(5, 1, 2)), requires_grad=True)
+    kept = tgr.tensor([[0.5, 2.0]], dtype="float64", requires_grad=True)
+    zero = tgr.tensor([[0.0, 0.0]], dtype="float64", requires_grad=True)
+
+    def cell(x: Any, s: Any) -> Any:
+        h = tgr.tanh(x * s["kept"] + 0.5 * s["h"] + s["same"] * s["x"])
+        return h, {"h": h, "same": h, "kept": s["kept"], "x": x}
+
+    begin = {"h": zero, "same": zero, "kept": kept, "x": zero}
+    options: dict[str, Any] = {"mode": mode, "reverse": reverse, "checkpoint": checkpoint}
+    outputs, _, states = tgr.scan(cell, xs, begin, return_states=True, **options)
+    found = dict(zip(states, tgr.grad(tgr.sum(outputs), list(states.values())), strict=True))
+    # Cut into two loops, the states between them can be moved.
+    order = [4, 3, 2, 1, 0] if reverse else [0, 1, 2, 3, 4]
+    for s in range(4):
+        between = {k: tgr.tensor(v[order[s]], requires_grad=True) for k, v in states.items()}
+        rest = sorted(order[s + 1 :])
+        late, _ = tgr.scan(cell, xs[rest[0] : rest[-1] + 1], between, mode="eager", reverse=reverse)
+        expected = dict(zip(between, tgr.grad(tgr.sum(late), list(between.values())), strict=True))
+        # h is the output of its step, too, and what "same" is, is h.
+        expected["h"] = expected["h"] + expected["same"] + 1.0
+        for name, g in expected.items():
+            np.testing.assert_allclose(found[name][order[s]].numpy(), g.numpy(), rtol=1e-12)
+
+
 def test_steps_are_on_the_tape_and_nest() -> None:
     cell = nn.RNNCell(3, 3)
 

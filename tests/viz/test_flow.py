@@ -84,6 +84,55 @@ def test_plans_are_seen_as_their_masks() -> None:
         np.testing.assert_array_equal(flow.maps["RNNCell"]["h"] > 0, plan.mask(7) > 0)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gates_too_are_masked_by_a_plan(reverse: bool) -> None:
+    c = cell()
+    options: dict[str, Any] = {"values": ["h", "c", "f"], "loss": total, "reverse": reverse}
+    whole = tgr.viz.gradient_flow(c, XS, **options)
+    for plan in (tgr.bptt.Chunk(3), tgr.bptt.Depth(2), tgr.bptt.Window(2, 3)):
+        found = tgr.viz.gradient_flow(c, XS, truncation=plan, **options)
+        mask = plan.mask(7)[::-1, ::-1] if reverse else plan.mask(7)
+        for name, full in whole.maps["LSTMCell"].items():
+            np.testing.assert_allclose(found.maps["LSTMCell"][name], full * mask, rtol=1e-9)
+
+
+def test_a_loop_that_is_one_node_is_refused() -> None:
+    c = cell()
+    for options in ({"checkpoint": 2}, {"truncation": tgr.bptt.Depth(2)}):
+
+        def run(options: Any = options) -> Any:
+            return [tgr.sum(y) for y in tgr.unstack(tgr.scan(c, XS, **options)[0])]
+
+        with pytest.raises(tgr.TinygradrnnError, match=r"LSTMCell over \d steps is one node"):
+            tgr.viz.gradient_flow(run)
+    flow = tgr.viz.gradient_flow(c, XS, checkpoint=2)
+    whole = tgr.viz.gradient_flow(c, XS)
+    np.testing.assert_allclose(flow.maps["LSTMCell"]["c"], whole.maps["LSTMCell"]["c"], rtol=1e-9)
+
+
+def test_a_value_has_the_name_that_the_cell_gives_it_and_not_that_of_a_layers_argument() -> None:
+    class Own(tgr.nn.Cell):
+        def __init__(self) -> None:
+            self.w, self.u = (tgr.nn.Linear(n, 4, dtype="float64") for n in (8, 4))
+
+        def forward(self, x: Any, h: Any) -> Any:
+            h = tgr.tanh(self.w(tgr.concat([h, x], axis=-1)) + self.u(h))
+            return h, h
+
+    own, first = Own(), tgr.zeros((3, 4), "float64")
+    xs = tgr.tensor(XS, requires_grad=True)
+    flow = tgr.viz.gradient_flow(own, xs, first, values=["*"], loss=total)
+    assert set(flow.maps["Own"]) == {"h", "x"}
+    outputs, _ = tgr.scan(own, xs, first)
+    for t in range(7):
+        (g,) = tgr.grad(total(outputs[t], t), xs, retain_graph=True)
+        expected = np.linalg.norm(g.numpy().reshape(7, -1), axis=1)
+        np.testing.assert_allclose(flow.maps["Own"]["x"][t], expected, rtol=1e-9)
+    with tgr.watch():
+        text = tgr.viz.tape(tgr.sum(tgr.scan(own, XS, first)[0])).text()
+    assert "↑ x, h " in text
+
+
 def test_everything_with_a_name_and_a_cell_of_ones_own() -> None:
     w = tgr.tensor(0.5, requires_grad=True)
 

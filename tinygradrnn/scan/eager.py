@@ -18,7 +18,17 @@ from tinygradrnn.scan.contract import Contract, refuse_outgrown
 from tinygradrnn.scan.lengths import Lengths
 from tinygradrnn.scan.segments import Checkpoint, Report, bounds, plan_of
 from tinygradrnn.scan.truncation import Schedule, Truncation
-from tinygradrnn.tape import Node, execution_order, nbytes, now, recording, step, unique_bytes
+from tinygradrnn.tape import (
+    Node,
+    Trial,
+    execution_order,
+    nbytes,
+    now,
+    origin,
+    recording,
+    step,
+    unique_bytes,
+)
 from tinygradrnn.tensor import Tensor
 
 StepFunction = Callable[[Any, Any], tuple[Any, Any]]
@@ -98,6 +108,7 @@ def scan(
     if plan is not None:
         plan.check(loop.time)
     watch = recording.watch
+    loop.along = return_states or watch is not None
     if mode != "eager" and not (mode == "auto" and watch and watch.eagerly):
         from tinygradrnn.scan.compiled import scan_compiled
 
@@ -117,6 +128,7 @@ class Loop:
         time: The number of steps.
         columns: The leaves of xs.
         state: The state before the next step.
+        along: Whether the state after every step is looked at.
     """
 
     def __init__(
@@ -144,6 +156,7 @@ class Loop:
         self.columns = columns
         self._rows: list[tuple[Tensor, ...]] | None = None
         self.reverse = reverse
+        self.along = False
         self.carried = Contract("state", self.begin, structure)
         self.produced: Contract | None = None
         self.schedule: Schedule | None = None
@@ -180,6 +193,7 @@ class Loop:
         for i in range(start, stop):
             t = self.time - 1 - i if self.reverse else i
             x = self.inputs.unflatten([row[t] for row in rows]) if single is None else single[t]
+            begun = now()
             with step(t, self.name):
                 if self.schedule is not None:
                     state = self._gated(i, state)
@@ -200,6 +214,10 @@ class Loop:
                     old = carried.structure.leaves(state)
                     state_leaves = lengths.choose(t, state_leaves, old, carried)
                     output_leaves = lengths.choose(t, output_leaves, None, produced)
+                    new_state = carried.structure.unflatten(state_leaves)
+                if self.along:
+                    entered = carried.structure.leaves(state)
+                    state_leaves = _own_places(state_leaves, entered, begun)
                     new_state = carried.structure.unflatten(state_leaves)
                 state = new_state
                 if recording.watch is not None:
@@ -366,6 +384,21 @@ class Loop:
     def _columns(self, rows: Rows, join: Callable[..., Tensor]) -> Iterator[Tensor]:
         ordered = rows[::-1] if self.reverse else rows
         return (join(column) for column in zip(*ordered, strict=True))
+
+
+def _own_places(leaves: Sequence[Tensor], entered: Sequence[Tensor], begun: int) -> list[Tensor]:
+    """The leaves of a state, each at a place on the tape that is no other state's.
+
+    Or the gradient at a state that a step hands on as it came would count the uses before it, too.
+    """
+    found: list[Tensor] = []
+    taken = {id(x) for x in entered}
+    for x in leaves:
+        edge = x.edge
+        older = edge is not None and type(edge) is not Trial and origin(edge).index < begun
+        found.append(gate(x) if older or (edge is not None and id(x) in taken) else x)
+        taken.add(id(x))
+    return found
 
 
 class _Mark:

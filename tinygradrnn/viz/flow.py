@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import tinygradrnn as tgr
@@ -13,7 +14,9 @@ from tinygradrnn.bptt.jacobians import Loss, loss_of
 from tinygradrnn.chart import COLOURS, Chart, new_figure, tidy
 from tinygradrnn.convert import kind_of
 from tinygradrnn.errors import DtypeError, GradientError, ShapeError
-from tinygradrnn.scan.truncation import Truncation
+from tinygradrnn.region import Region
+from tinygradrnn.scan.truncation import Schedule, Truncation
+from tinygradrnn.tape import execution_order
 from tinygradrnn.tensor import Tensor
 
 Map = Any  # NumPy, (loss step, step)
@@ -144,34 +147,33 @@ def gradient_flow(
             f"gradient_flow: source is {source!r}; expected a cell, a function that returns the "
             "losses, or an Anatomy"
         )
+    plan = options.get("truncation")
+    whole = _Unreached(plan) if isinstance(plan, Truncation) else None
+    opened = {"truncation": whole or plan, "checkpoint": None}
     with tgr.enable_grad(), tgr.watch() as seen:
-        losses, along = _losses(source, xs, state, loss, options)
+        losses = _losses(source, xs, state, loss, options | opened)
+    _refuse_folded(losses)
     # Loops inside of a step are left out: there is one at each.
     loops = {name: run for name, run in seen.loops.items() if run[0].mark.parent is None}
     wanted = None if values is None or "*" in values else list(values)
     places: dict[tuple[str, str], list[tuple[int, Any]]] = {}
     for name, run in loops.items():
-        if "" in along:  # a state that is a single Tensor is called what the cell calls it
-            along = dict.fromkeys(run[0].states, along[""])
-        states = list(along or dict.fromkeys(key for s in run for key in s.states))
+        states = list(dict.fromkeys(key for s in run for key in s.states))
         known = list(dict.fromkeys([*states, *(key for s in run for key in s.values)]))
         for key in states if values is None else known if wanted is None else wanted:
-            if key in along:
-                places[name, key] = [(-1, along[key])]
-            elif key in known:
+            if key in known:
                 places[name, key] = [(s.t, s.states.get(key, s.values.get(key))) for s in run]
     if wanted and (missing := [k for k in wanted if not any(k == key for _, key in places)]):
         every = [s for run in loops.values() for s in run]
         named = sorted({key for s in every for key in (*s.states, *s.values)})
         raise ShapeError(f"gradient_flow: values has {missing}; the cell's own names are {named}")
     maps = _maps(losses, places)
-    for values_ in maps.values():
-        for key, found in values_.items():
-            if key not in along and not found.any() and "truncation" in options:
-                raise GradientError(
-                    f"gradient_flow: {key!r} is not to be seen under {options['truncation']!r}, "
-                    "which walks back from each loss by itself; map states under it"
-                )
+    if whole is not None and whole.reach is not None:
+        back = -1 if options.get("reverse") else 1
+        for found in (m for of_loop in maps.values() for m in of_loop.values()):
+            in_order = found[::back, ::back]
+            for t, first in enumerate(whole.reach):
+                in_order[t, :first] = 0
     if not any(found.any() for values_ in maps.values() for found in values_.values()):
         raise GradientError("gradient_flow: no loss depends on any state")
     import numpy
@@ -180,10 +182,37 @@ def gradient_flow(
     return GradientFlow(maps, host)
 
 
+class _Unreached(Truncation):
+    """A plan but for how far back it lets each loss reach, which is noted.
+
+    A loop that looks at each loss by itself is one node of the tape. On a map, which has a row for
+    each loss, the same comes of leaving the rest of the row blank.
+    """
+
+    def __init__(self, plan: Truncation) -> None:
+        self.plan = plan
+        self.reach: tuple[int, ...] | None = None
+
+    def schedule(self, steps: int) -> Schedule:
+        made = self.plan.schedule(steps)
+        self.reach = made.reach
+        return replace(made, reach=None)
+
+
+def _refuse_folded(losses: Sequence[Tensor | None]) -> None:
+    for node in execution_order(x.edge for x in losses if x is not None and x.edge):
+        if isinstance(node, Region):
+            raise GradientError(
+                f"gradient_flow: {node.name} is one node of the tape, by a checkpoint or a plan "
+                "that walks back from each loss by itself, so its steps are not to be seen. Run it "
+                "without; or pass the cell itself, with xs and its plan as truncation="
+            )
+
+
 def _losses(
     source: Any, xs: Any, state: Any, loss: Loss | None, options: Mapping[str, Any]
-) -> tuple[list[Tensor | None], dict[str, Tensor]]:
-    """Each step's loss, on the tape; and of a cell its states along the way, by name."""
+) -> list[Tensor | None]:
+    """Each step's loss, on the tape."""
     if xs is None:
         found = source()
         rows = tgr.unstack(found) if isinstance(found, Tensor) and found.ndim == 1 else found
@@ -192,17 +221,13 @@ def _losses(
                 f"gradient_flow: the function returned {_told(found)}; expected the losses of all "
                 "steps, a list of scalars or a Tensor (time,)"
             )
-        return [loss_of(lambda _, t: rows[t], None, t) for t in range(len(rows))], {}
+        return [loss_of(lambda _, t: rows[t], None, t) for t in range(len(rows))]
     xs, state = _begun(xs, state)
-    outputs, _, states = tgr.scan(source, xs, state, return_states=True, **options)
+    outputs, _ = tgr.scan(source, xs, state, **options)
     rate = loss or (lambda output, t: tgr.sum(tgr.square(output)))
     leaves, structure = tgr.tree.flatten(outputs)
     steps = zip(*(tgr.unstack(leaf) for leaf in leaves), strict=True)
-    losses = [loss_of(rate, structure.unflatten(row), t) for t, row in enumerate(steps)]
-    leaves, structure = tgr.tree.flatten(states)
-    plain = str.maketrans({"[": ".", "]": "", "'": ""})
-    names = [path.translate(plain).lstrip(".") for path in structure.paths("")]
-    return losses, dict(zip(names, leaves, strict=True))
+    return [loss_of(rate, structure.unflatten(row), t) for t, row in enumerate(steps)]
 
 
 def _begun(xs: Any, state: Any) -> tuple[Any, Any]:
@@ -224,8 +249,7 @@ def _maps(
 ) -> dict[str, dict[str, Map]]:
     """The norm of the gradient of each loss at each place, in one walk back for each loss.
 
-    A place is a Tensor of one step, with its time; or the states of all steps in one, with -1,
-    which plans that look at each loss by itself allow, too.
+    A place is a Tensor of one step, with its time.
     """
     import numpy
 
@@ -244,9 +268,7 @@ def _maps(
             continue
         gradients = tgr.grad(value, [x for *_, x in targets], retain_graph=True, allow_unused=True)
         for (into, k, _), g in zip(targets, gradients, strict=True):
-            if g is not None and k < 0:
-                into[t, : len(g)] = numpy.linalg.norm(g.numpy().reshape(len(g), -1), axis=1)
-            elif g is not None:
+            if g is not None:
                 into[t, k] = numpy.linalg.norm(g.numpy())
     return maps
 
