@@ -87,7 +87,15 @@ class detect_anomaly(watch):  # a context manager reads as a verb
             if not self._is_wrong(x.raw, operands, x.backend):
                 continue
             record = self.note(operation, args, outputs)
-            names = [name or operation.argument(i) for i, name in enumerate(record.input_names)]
+            names = [
+                name
+                or (
+                    f"argument {operation.argument(i)}"
+                    if isinstance(x, Value)
+                    else operation.argument(i)
+                )
+                for i, (name, x) in enumerate(zip(record.input_names, operands, strict=True))
+            ]
             raise _error(
                 "forward",
                 operation.name,

@@ -277,7 +277,11 @@ class Vocabulary:
             if not replace or REPLACEMENT not in self.characters:
                 never = [repr(c) for c in dict.fromkeys(_text(codes[unknown]))]
                 more = f" and {len(never) - 8} more" if len(never) > 8 else ""
-                raise DataError(f"characters never seen in training: {' '.join(never[:8])}{more}")
+                cure = f"; encode(..., replace=True) puts {REPLACEMENT} there"
+                raise DataError(
+                    f"characters that this vocabulary does not have: {' '.join(never[:8])}{more}"
+                    f"{cure if REPLACEMENT in self.characters else ''}"
+                )
             ids[unknown] = self.characters.index(REPLACEMENT)
         return ids.astype(np.int64, copy=False)
 

@@ -213,8 +213,8 @@ class watch:  # a context manager reads as a verb: ``with tgr.watch() as seen:``
         operands: Sequence[Any] = args[0] if operation.variadic else args
         frame, mark = _caller(), recording.step
         names = [_name(x, frame) for x in operands]
-        for x, name in zip(operands, names, strict=True):
-            if isinstance(x, Value) and name and _learn(x.edge, name) and mark is not None:
+        for x, (name, own) in zip(operands, names, strict=True):
+            if isinstance(x, Value) and own and _learn(x.edge, name) and mark is not None:
                 node = origin(cast("Edge", x.edge))
                 if isinstance(node, Node) and node.step in (mark, None):  # of no step: an input
                     self._step(mark).name(name, x, _records[node].layers)
@@ -222,7 +222,7 @@ class watch:  # a context manager reads as a verb: ``with tgr.watch() as seen:``
             _place(frame),
             _modules(frame),
             tuple([x.raw if isinstance(x, Value) else x for x in operands]),
-            tuple(names),
+            tuple([name for name, _ in names]),
             tuple([x.raw for x in outputs]),
         )
 
@@ -309,17 +309,44 @@ def _learn(edge: Edge | None, name: str) -> bool:
     return True
 
 
-def _name(x: Any, frame: FrameType) -> str:
+def _name(x: Any, frame: FrameType) -> tuple[str, bool]:
+    """What a value is called, by whoever called it something first; and whether it is its own name.
+
+    Not its own is what only a function that it was handed to calls it: the ``x`` of a layer.
+    """
     if not isinstance(x, Value):
-        return ""
+        return "", False
     known = name_of(x.edge)
     if known:
-        return known
-    local = next((name for name, value in frame.f_locals.items() if value is x), "")
-    if local:
-        return local
+        return known, True
+    name, own = "", False
+    for f, outermost in _around(frame):
+        local = next((key for key, value in f.f_locals.items() if value is x), "")
+        if local:
+            code = f.f_code
+            handed = local in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+            name, own = local, outermost or not handed
+    if name:
+        return name, own
     names = frame.f_globals
-    return next((name for name in frame.f_code.co_names if names.get(name) is x), "")
+    name = next((name for name in frame.f_code.co_names if names.get(name) is x), "")
+    return name, bool(name)
+
+
+def _around(frame: FrameType | None) -> Iterator[tuple[FrameType, bool]]:
+    """A frame and those around it, out to the step or the script; and whether it is the last."""
+    for _ in range(8):
+        if frame is None:
+            return
+        outer = frame.f_back
+        while outer is not None and outer.f_code.co_filename in _ENGINE:
+            outer = outer.f_back
+        if frame.f_code.co_name == "<module>" or (
+            outer is not None and outer.f_code.co_filename.startswith(_ROOMS)
+        ):
+            outer = None
+        yield frame, outer is None
+        frame = outer
 
 
 # ------------------------------------------------------------------------------- the caller's place

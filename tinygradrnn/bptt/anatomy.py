@@ -153,10 +153,13 @@ class Anatomy:
 
     def __str__(self) -> str:
         horizon = self.horizon()
-        reach = "beyond the sequence" if horizon is None else f"{horizon} steps"
+        if horizon is None:
+            left = "more than 37% of it reaches the first step"
+        else:
+            left = f"less than 37% of it is left {horizon} steps back"
         return (
-            f"{self.verdict}: one step back multiplies the gradient by {self.rate:.3g}; "
-            f"to 37% of it in {reach}"
+            f"{self.verdict}: one step back multiplies the gradient by {self.rate:.3g} on the "
+            f"whole; {left}"
         )
 
 

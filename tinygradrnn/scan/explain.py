@@ -21,7 +21,7 @@ _PLACES = {
     "once": "once for each call of scan: the same at every step",
     "before": "before the loop, all steps at once: needs no state",
     "in": "in the loop: the next state needs it",
-    "beside": "in the loop: not for the next state, but its inputs are at hand there",
+    "beside": "in the loop, though it could run outside: its inputs are at hand there",
     "after": "after the loop, all steps at once: no later step needs it",
     "sum": "after the loop, only as a sum over all steps",
 }
@@ -29,7 +29,6 @@ _BACKWARD = {
     **_PLACES,
     "before": "before the loop, all steps at once: needs no cotangent of a state",
     "in": "in the loop: the cotangent of the state before needs it",
-    "beside": "in the loop: not for that cotangent, but its inputs are at hand there",
     "after": "after the loop, all steps at once: no earlier step needs it",
 }
 
@@ -301,7 +300,11 @@ def _key(call: Call) -> str:
 def _rows(plan: Sorted, names: _Names) -> list[Row]:
     body = plan.body.calls if plan.body else []
     made = {c.output: c for c in body}
-    required = behind(made, [b for _, b in plan.body.carried] if plan.body else [])
+    carried = plan.body.carried if plan.body else []
+    needed, goes_round = behind(made, [b for _, b in carried]), {a for a, _ in carried}
+    for call in body:
+        if not goes_round.isdisjoint(call.vars):
+            goes_round.add(call.output)
     places: list[tuple[str, Iterable[Call]]] = [
         ("once", plan.once),
         ("before", plan.before),
@@ -312,8 +315,10 @@ def _rows(plan: Sorted, names: _Names) -> list[Row]:
     rows: list[Row] = []
     for place, calls in places:
         for call in calls:
-            where = place if place != "in" or call.output in required else "beside"
-            rows.append(Row(where, names.call(call), call.output.shape, _flops(call)))
+            v, where = call.output, place
+            if place == "in" and not (v in needed and v in goes_round):
+                where = "beside"
+            rows.append(Row(where, names.call(call), v.shape, _flops(call)))
     return rows
 
 

@@ -226,7 +226,7 @@ class _Gatherer:
         item = Item(
             self.number[node],
             node.name,
-            ", ".join(filter(None, names)),
+            ", ".join(dict.fromkeys(filter(None, names))),
             edges[0].shape,
             text=written(record) or call(node, names_in),
             written=bool(written(record)),

@@ -14,7 +14,7 @@ for (const figure of document.querySelectorAll(".saliency")) {
     const others = data.expected[t].map(([c, p]) => `${c} ${percent(p)}`).join(", ");
     figure.querySelector(".said").textContent =
       `After ${t + 1} characters: ${data.chosen[t]} has ${percent(data.probability[t])}. `
-      + `Expected: ${others}.`;
+      + `Most probable: ${others}.`;
   };
   spans.forEach((span, t) => {
     span.addEventListener("click", () => pick(t));

@@ -72,7 +72,7 @@ class Saliency:
         said = ", ".join(f"{_visible(c)!r} {p:.0%}" for c, p in self.expected[t])
         lines.append(
             f"after {t + 1} characters, for {_visible(self.chosen[t])!r}: "
-            f"{self.probability[t]:.1%}; expected: {said}"
+            f"{self.probability[t]:.1%}; most probable: {said}"
         )
         return "\n".join(lines)
 

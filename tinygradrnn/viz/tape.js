@@ -656,7 +656,11 @@ $("next").onclick = () => go(view.at + 1);
 $("play").onclick = play;
 $("place").max = tour.length;
 $("place").oninput = (event) => go(Number(event.target.value) - 1);
-$("step").onchange = (event) => openStep(Number(event.target.value));
+$("step").oninput = ({ target }) => target.setCustomValidity(target.value === ""
+  || times.includes(Number(target.value)) ? "" : `there is no step ${target.value}`);
+$("step").onchange = ({ target }) => {
+  if (target.reportValidity() && target.value !== "") openStep(Number(target.value));
+};
 $("close").onclick = () => {
   view.open.clear();
   view.shown.clear();
