@@ -86,6 +86,15 @@ class Fading(tgr.nn.Cell):
     def forward(self, x, state):
         h = HALF * state["h"] + tgr.tanh(self.w(tgr.concat([state["h"], x], axis=-1)))
         return h, {"h": h}
+
+class Deep(Fading):
+    def __init__(self, inputs, hidden, depth):
+        self.depth = depth
+
+class Wide(Fading):
+    def forward(self, x, state):
+        h, state = super().forward(x, state)
+        return tgr.concat([h, h], axis=-1), state
 """
 
 
@@ -105,12 +114,16 @@ def test_a_cell_of_ones_own(text: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "Fading of" in (out / "report.html").read_text(encoding="utf-8")
     capsys.readouterr()
     for name, says in (
-        (f"{file}:Other", "fading_cell.py has no class 'Other', only ['Fading']"),
+        (f"{file}:Other", "fading_cell.py has no class 'Other', only ['Fading', 'Deep', 'Wide']"),
         (f"{tmp_path}/none.py:Fading", "there is no file"),
+        (f"{file}:Deep", "Deep cannot be made with (embedding_size, hidden_size): missing a"),
         ("Fading", "expected lstm, gru, rnn, or a class of yours, my_file.py:MyCell"),
     ):
         assert train(text, tmp_path / "no", "--cell", name) == 2
         assert says in complaint(capsys)
+    assert train(text, tmp_path / "no", "--cell", f"{file}:Wide") == 2
+    says = "the output of the cell has shape (10, 3, 24); expected (10, 3, 12)"
+    assert says in capsys.readouterr().err
 
 
 def test_a_resumed_run_is_the_run_never_stopped(text: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from tinygradrnn import nn
 from tinygradrnn.data import REPLACEMENT, Vocabulary
-from tinygradrnn.errors import DataError
+from tinygradrnn.errors import DataError, ShapeError
 from tinygradrnn.ops.losses import cross_entropy
 from tinygradrnn.random import Generator
 from tinygradrnn.scan import scan
@@ -82,6 +82,10 @@ class CharModel(nn.Module):
         embedding_size, hidden_size: Features of a character, and of the cell's state.
         rng: Where the first weights are drawn from.
 
+    Raises:
+        DataError: There is no such cell, or it cannot be made so.
+        ShapeError: When run: the cell's output is no Tensor ``(time, batch, hidden_size)``.
+
     >>> model = CharModel(5, "gru", 4, 8, tgr.current_backend().rng(0))
     >>> logits, state = model(tgr.tensor([[0], [3]]))
     >>> logits.shape
@@ -99,6 +103,13 @@ class CharModel(nn.Module):
         super().__init__()
         make = find_cell(cell) if isinstance(cell, str) else cell
         draws = {"rng": rng} if "rng" in signature(make).parameters else {}
+        try:
+            signature(make).bind(embedding_size, hidden_size, **draws)
+        except TypeError as why:
+            name = getattr(make, "__name__", make)
+            raise DataError(
+                f"CharModel: {name} cannot be made with (embedding_size, hidden_size): {why}"
+            ) from None
         self.embedding = nn.Embedding(characters, embedding_size, rng=rng)
         self.cell = make(embedding_size, hidden_size, **draws)
         self.readout = nn.Linear(hidden_size, characters, rng=rng)
@@ -112,6 +123,10 @@ class CharModel(nn.Module):
         if state is None:
             state = self.cell.initial_state(embedded.shape[1])
         outputs, state = scan(self.cell, embedded, state)
+        expected = (*embedded.shape[:2], self.readout.weight.shape[1])
+        if getattr(outputs, "shape", None) != expected:
+            found = f"has shape {outputs.shape}" if isinstance(outputs, Tensor) else "is no Tensor"
+            raise ShapeError(f"CharModel: the output of the cell {found}; expected {expected}")
         return self.readout(outputs), state
 
     def bits(self, ids: Any, targets: Any, state: Any = None) -> tuple[Tensor, Any]:
