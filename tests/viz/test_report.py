@@ -55,6 +55,19 @@ def test_the_page_has_everything_and_needs_nothing(run: Path) -> None:
     assert all(f"<td>{bits:.4f}</td>" in html for bits in losses)
 
 
+def test_the_page_of_a_cell_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "own_elman.py"
+    file.write_text(
+        "import tinygradrnn as tgr\n\n\nclass Own(tgr.nn.RNNCell):\n"
+        "    def forward(self, x, h):\n        h, h = super().forward(x, h)\n        return h, h\n"
+    )
+    run = train(tmp_path, "--steps", "20", "--cell", f"{file}:Own")
+    assert main(["show", str(run)]) == 0
+    html = (run / "report.html").read_text(encoding="utf-8")
+    assert "<h1>Own of 8, in run</h1>" in html
+    assert "Own on numpy:cpu, compiled" in html
+
+
 def test_what_training_writes_down_is_the_gradient(run: Path) -> None:
     log = entries(run / "log.jsonl")
     norms = next(e["gradient_norms"] for e in reversed(log) if "gradient_norms" in e)
