@@ -206,6 +206,18 @@ def test_decay_in_full_and_truncated() -> None:
     np.testing.assert_allclose(found.curves["Depth(k=4)"][:4], found.curves["full"][:4], rtol=1e-9)
 
 
+def test_a_loop_from_the_end_is_the_mirror_image() -> None:
+    c, plans = cell(), [tgr.bptt.Chunk(3), tgr.bptt.Depth(2)]
+    flow = tgr.viz.gradient_flow(c, XS, loss=total)
+    other = tgr.viz.gradient_flow(c, XS[::-1].copy(), loss=total, reverse=True)
+    np.testing.assert_allclose(other.profile("LSTMCell", "c"), flow.profile("LSTMCell", "c"))
+    assert (flow.profile("LSTMCell", "c") > 0).all()
+    found = tgr.viz.decay(c, XS, plans=plans).curves
+    mirrored = tgr.viz.decay(c, XS[::-1].copy(), plans=plans, reverse=True).curves
+    for name, curve in found.items():
+        np.testing.assert_allclose(mirrored[name], curve, rtol=1e-9)
+
+
 def test_singular_values_of_a_linear_cell() -> None:
     turn = np.array([[0.6, -0.8], [0.8, 0.6]]) * np.array([2.0, 0.5])
 

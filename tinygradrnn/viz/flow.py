@@ -40,10 +40,14 @@ class GradientFlow(Chart):
         return [(loop, value) for loop, values in self.maps.items() for value in values]
 
     def profile(self, loop: str, value: str) -> Any:
-        """The mean norm against steps back, ``(time,)``: that of all ``[t, t - d]``."""
+        """The mean norm against steps back, ``(time,)``: that of all ``[t, t - d]``.
+
+        Of a loop that runs from the end, that of all ``[t, t + d]``.
+        """
         import numpy
 
         found = self.maps[loop][value]
+        found = numpy.tril(found) + numpy.triu(found, 1).T  # one of them is empty
         return numpy.array([found.diagonal(-d).mean() for d in range(len(found))])
 
     def plot(self, only: Sequence[str] | None = None) -> Any:
@@ -344,12 +348,13 @@ def decay(
 
     curves: dict[str, Any] = {}
     xs, state = _begun(xs, state)
+    end, back = (0, 1) if options.get("reverse") else (-1, -1)
     for plan in (None, *plans):
         with tgr.enable_grad():
             outputs, _, states = tgr.scan(
                 cell, xs, state, truncation=plan, return_states=True, **options
             )
-            last = tgr.tree.map(lambda y: y[-1], outputs)
+            last = tgr.tree.map(lambda y: y[end], outputs)
             value = loss_of(
                 lambda output, t: loss(output) if loss else tgr.sum(tgr.square(output)), last, 0
             )
@@ -363,7 +368,7 @@ def decay(
             if g is not None
         )
         name = re.sub(r"<function .*>", "function", repr(plan))
-        curves["full" if plan is None else name] = numpy.sqrt(square)[::-1]
+        curves["full" if plan is None else name] = numpy.sqrt(square)[::back]
     return Decay(curves)
 
 
