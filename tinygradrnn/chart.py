@@ -35,6 +35,11 @@ def tidy(axes: Any) -> None:
     axes.set_prop_cycle(color=COLOURS)
 
 
+def plain(name: str) -> str:
+    """A name as it is: what stands between two dollars would else be read as a formula."""
+    return name.replace("$", r"\$")
+
+
 def as_svg(figure: Any, name: str = "chart") -> str:
     """A figure as SVG to stand in a page; equal figures give equal text."""
     import matplotlib

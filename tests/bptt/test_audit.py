@@ -144,6 +144,8 @@ def test_as_text_and_as_a_picture(tmp_path: Path) -> None:
     assert names == ["Random(0.5)", "Depth(k=1)", "Full()"]
     assert [bar.get_width() for bar in panels[1].patches] == [r.bias for r in found.rows[::-1]]
     assert found.save(tmp_path / "a.svg").stat().st_size > 1000
+    odd = bptt.audit(cell(), XS, {"$y_{<b>$": bptt.Depth(1)}, seeds=2).save(tmp_path / "b.svg")
+    assert "$y_{&lt;b&gt;$" in odd.read_text(encoding="utf-8")
 
 
 def test_bad_arguments() -> None:
@@ -164,5 +166,15 @@ def test_bad_arguments() -> None:
         bptt.audit(model, XS, [8], loss=loss)  # type: ignore[list-item]
     with pytest.raises(ShapeError, match=r"two plans are called 'Random\(0.5\)'"):
         bptt.audit(model, XS, [bptt.Random(0.5), bptt.Random(0.5)], loss=loss)
+    with pytest.raises(ShapeError, match=r"two plans are called 'Full\(\)'"):
+        bptt.audit(model, XS, {"Full()": bptt.Chunk(2)}, loss=loss)
+    with pytest.raises(DtypeError, match="audit: plans is None"):
+        bptt.audit(model, XS, None, loss=loss)  # type: ignore[arg-type]
+    with pytest.raises(GradientError, match="there are no parameters"):
+        bptt.audit(model, XS, PLANS, loss=loss, parameters=[])
+    with pytest.raises(DtypeError, match=r"audit: loss\(model, batch, truncation\) is 3.0"):
+        bptt.audit(model, XS, PLANS, loss=lambda *given: 3.0)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match=r"audit: loss\(model, batch, truncation\) has shape"):
+        bptt.audit(model, XS, PLANS, loss=lambda m, xs, truncation: tgr.scan(m, xs)[0])
     with pytest.raises(ShapeError, match="no plan 'Chunk'"):
         bptt.audit(model, XS, PLANS, loss=loss, seeds=2)["Chunk"]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from tinygradrnn.autodiff import grad
-from tinygradrnn.bptt.jacobians import loss_of, parameters_of
-from tinygradrnn.chart import COLOURS, Chart, new_figure, tidy
+from tinygradrnn.bptt.jacobians import parameters_of
+from tinygradrnn.chart import COLOURS, Chart, new_figure, plain, tidy
+from tinygradrnn.convert import kind_of
 from tinygradrnn.errors import DtypeError, GradientError, ShapeError
 from tinygradrnn.ops.elementwise import square
 from tinygradrnn.ops.reduce import mean
@@ -105,7 +106,7 @@ class Audit(Chart):
             BackendError: There is no matplotlib.
         """
         rows = self.rows[::-1]  # upwards, so that the full gradient stands above
-        names = [row.name for row in rows]
+        names = [plain(row.name) for row in rows]
         figure = new_figure(11, 1.0 + 0.36 * len(rows))
         panels: list[tuple[str, list[float], Callable[[float], str]]] = [
             ("cosine to the full gradient", [r.cosine for r in rows], "{:.3f}".format),
@@ -178,6 +179,8 @@ def audit(
     if not callable(loss):
         raise DtypeError(f"audit: loss is {loss!r}; expected a function (model, batch, truncation)")
     weights = parameters_of(model, parameters, "audit")
+    if not weights:
+        raise GradientError("audit: there are no parameters to differentiate by")
     named = _named(plans)
     runs = [_Run(name, plan, model, batch, loss, weights) for name, plan in named]
     # Once to make the programs, and once more to see that nothing but a plan's draws is random.
@@ -254,8 +257,13 @@ class _Run:
     def loss(self) -> Tensor:
         """A fresh loss under the plan."""
         with enable_grad():
-            value = loss_of(lambda _, t: self._loss(), None, 0)
-        if value is None or value.edge is None:
+            value = self._loss()
+        what = "audit: loss(model, batch, truncation)"
+        if not isinstance(value, Tensor) or kind_of(value.dtype) != "f":
+            raise DtypeError(f"{what} is {value!r}; expected a floating-point Tensor")
+        if value.size != 1:
+            raise ShapeError(f"{what} has shape {value.shape}; expected a scalar")
+        if value.edge is None:
             raise GradientError("audit: the loss does not depend on any of the parameters")
         if not self.watched.reach:
             raise GradientError(
@@ -321,18 +329,22 @@ def _named(plans: Any) -> list[tuple[str, Truncation]]:
         plans = [plans]
     if isinstance(plans, Mapping):
         pairs = [(str(name), plan) for name, plan in plans.items()]
+    elif not isinstance(plans, Iterable):
+        raise DtypeError(f"audit: plans is {plans!r}; expected a list of plans, or a dict")
     else:
         pairs = [(re.sub(r"<function .*>", "function", repr(plan)), plan) for plan in plans]
     for _, plan in pairs:
         if not isinstance(plan, Truncation):
             raise DtypeError(f"audit: {plan!r} is no plan; expected such as tgr.bptt.Chunk(8)")
+    full = repr(Full()), Full()
+    pairs = [full, *(pair for pair in pairs if pair != full)]
     names = [name for name, _ in pairs]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
         raise ShapeError(
             f"audit: two plans are called {double[0]!r}; give a dict of names to plans"
         )
-    return [(repr(Full()), Full()), *(pair for pair in pairs if pair[0] != repr(Full()))]
+    return pairs
 
 
 def _bytes(n: float) -> str:

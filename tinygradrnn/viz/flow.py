@@ -11,7 +11,7 @@ from typing import Any
 import tinygradrnn as tgr
 from tinygradrnn.bptt.anatomy import Anatomy, anatomy
 from tinygradrnn.bptt.jacobians import Loss, loss_of
-from tinygradrnn.chart import COLOURS, Chart, new_figure, tidy
+from tinygradrnn.chart import COLOURS, Chart, new_figure, plain, tidy
 from tinygradrnn.convert import kind_of
 from tinygradrnn.errors import DtypeError, GradientError, ShapeError
 from tinygradrnn.region import Region
@@ -87,7 +87,7 @@ class GradientFlow(Chart):
             axes.set_facecolor("0.93")
             seen = numpy.ma.masked_where(~(found > 0), found)
             image = axes.imshow(seen, norm=norm, cmap="viridis", interpolation="nearest")
-            axes.set_title(f"{loop}: {value}" if several else value, fontsize=10)
+            axes.set_title(plain(f"{loop}: {value}" if several else value), fontsize=10)
             if i // across == down - 1 or i + across >= len(shown):
                 axes.set_xlabel("step k")
                 axes.xaxis.set_tick_params(labelbottom=True)
@@ -303,7 +303,7 @@ class Decay(Chart):
             axes.plot(
                 there.nonzero()[0],
                 curve[there],
-                label=name,
+                label=plain(name),
                 color=COLOURS[i % len(COLOURS)],
                 # One upon the other, each narrower: where they are equal all can be seen.
                 linewidth=1.5 + 2.2 * (count - 1 - i),
