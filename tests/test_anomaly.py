@@ -238,6 +238,66 @@ def test_a_step_that_gets_infinities_on_purpose() -> None:
     assert outputs.shape == (5, 2, 3)
 
 
+def test_a_block_within_a_block() -> None:
+    one, other = tgr.detect_anomaly(), tgr.watch()
+    for outer, inner in (
+        (one, other),
+        (other, one),
+        (one, one),
+        (one, tgr.detect_anomaly(infinities=False)),
+        (tgr.detect_anomaly(infinities=False), one),
+    ):
+        with outer, inner, pytest.raises(AnomalyError, match="divide gives inf"):
+            1.0 / tgr.zeros((1,))
+        w = tgr.tensor([0.0], requires_grad=True)
+        with outer, inner, pytest.raises(AnomalyError, match="gradient of sqrt"):
+            tgr.sqrt(w).sum().backward()
+    with tgr.watch() as outer, tgr.watch() as inner:
+        tgr.scan(tgr.nn.RNNCell(2, 3), tgr.ones((2, 1, 2)))
+    assert len(outer.loops["RNNCell"]) == len(inner.loops["RNNCell"]) == 2
+
+
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+def test_finite_shares_whose_sum_is_not(mode: str) -> None:
+    w = tgr.tensor(1.0, requires_grad=True)
+
+    def cell(x: Any, h: Any) -> Any:
+        return w * x, h
+
+    with tgr.detect_anomaly():
+        outputs, _ = tgr.scan(cell, tgr.full((5,), 1e38), tgr.tensor(0.0), mode=mode)
+        loss = tgr.sum(outputs - outputs.detach())
+        with pytest.raises(AnomalyError) as found:
+            loss.backward()
+    assert (found.value.direction, found.value.operation) == ("backward", "sum")
+    assert "an infinity is born: the gradient of w, the sum of 5 finite shares" in str(found.value)
+    with tgr.detect_anomaly(infinities=False):
+        outputs, _ = tgr.scan(cell, tgr.full((5,), 1e38), tgr.tensor(0.0), mode=mode)
+        tgr.sum(outputs - outputs.detach()).backward()
+
+
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+def test_what_comes_in_wrong_and_is_not_touched_is_let_through(mode: str) -> None:
+    w = tgr.tensor([1.0, 1.0], requires_grad=True)
+    xs, first = np.ones((4, 2), np.float32), tgr.tensor([math.nan, 1.0])
+    xs[2, 1] = math.nan
+    with tgr.detect_anomaly():
+        outputs, _ = tgr.scan(lambda x, h: (x, (h[0], w * h[1])), xs, (first, w), mode=mode)
+        assert np.isnan(outputs.numpy()).sum() == 1
+        outputs, _ = tgr.scan(lambda x, h: (w * h, w * h), xs, tgr.ones((2,)), mode=mode)
+        outputs.backward(tgr.full((4, 2), math.inf))
+    assert w.grad is not None and bool(tgr.all(tgr.isinf(w.grad)))
+
+
+def test_several_statements_in_a_line() -> None:
+    def three(x: Any) -> Any:
+        one = 1.0; y = tgr.log(x); return y + one  # noqa: E702  # fmt: skip
+
+    with tgr.detect_anomaly(), pytest.raises(AnomalyError) as found:
+        three(tgr.tensor([-1.0]))
+    assert (found.value.gate, found.value.statement) == ("y", "y = tgr.log(x)")
+
+
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of the plugin's library
 def test_on_another_device(strict: str) -> None:
     with tgr.use_backend(strict):

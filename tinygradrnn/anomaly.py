@@ -13,9 +13,9 @@ from tinygradrnn.errors import AnomalyError
 from tinygradrnn.recipe import Share
 from tinygradrnn.scan.eager import Loop
 from tinygradrnn.scan.job import Job
-from tinygradrnn.tape import Node, StepMark, Value, recording
+from tinygradrnn.tape import Edge, Node, StepMark, Value, origin, recording
 from tinygradrnn.tensor import Tensor
-from tinygradrnn.watch import Record, record_of, watch
+from tinygradrnn.watch import Record, name_of, record_of, watch
 
 _MOVE = {f"tinygradrnn.ops.{name}" for name in ("shape", "indexing", "gates")}
 """Operations that only move numbers: what is wrong there came in, and shows where it is used."""
@@ -24,10 +24,11 @@ _MOVE = {f"tinygradrnn.ops.{name}" for name in ("shape", "indexing", "gates")}
 class detect_anomaly(watch):  # a context manager reads as a verb
     """Raise an error where a NaN or an infinity is born, forward or backward, in a ``with`` block.
 
-    Every operation is looked at, and on the way back every gradient rule. The error names the step
-    and the loop, the layer, the gate, the operation and its line, the first place in the result,
-    and shows what went in. A compiled scan stays compiled: what it gives is looked at, and the step
-    that gave something wrong is run again eagerly (on the way back, the whole loop).
+    Every operation is looked at, and on the way back every gradient rule and every sum of shares.
+    The error names the step and the loop, the layer, the gate, the operation and its line, the
+    first place in the result, and shows what went in. A compiled scan stays compiled: what it gives
+    is looked at, and the step that gave something wrong is run again eagerly (on the way back, the
+    whole loop).
 
     A result counts if it is NaN, or infinite though nothing infinite went in: a mask of ``-inf`` is
     let through. What is NaN until :func:`~tinygradrnn.where` replaces it counts, as its gradient
@@ -58,6 +59,8 @@ class detect_anomaly(watch):  # a context manager reads as a verb
         self._infinities = infinities
         self._backward: Node | None = None  # whose rule is running
         self._disputed: Node | None = None  # a compiled loop that runs backward eagerly
+        # How many finite shares a place has got (-1: others, too), and what it is called.
+        self._shares: dict[Edge, tuple[int, str]] = {}
 
     def __enter__(self) -> Self:
         self._quiet.enter_context(current_backend().quiet())  # the error says more than a warning
@@ -66,6 +69,7 @@ class detect_anomaly(watch):  # a context manager reads as a verb
     def __exit__(self, *exc: object) -> None:
         super().__exit__(*exc)
         self._quiet.close()
+        self._shares.clear()
         if self._disputed is not None and exc[0] is None:
             raise AnomalyError(
                 f"backward, {self._disputed.name}: compiled, it gives a gradient that is not "
@@ -128,7 +132,10 @@ class detect_anomaly(watch):  # a context manager reads as a verb
             out, state, _ = loop.steps(s, s + 1, structure.unflatten(entering))
             again = [x.raw for x in (*state[0], *out[0])]
             for row, eager in zip(rows, again, strict=True):
-                if self._is_wrong(row, [eager], backend):
+                xp = backend.xp
+                if kind_of(row.dtype) == "f" and bool(
+                    xp.any(xp.isfinite(eager) & ~xp.isfinite(row))
+                ):
                     raise AnomalyError(
                         f"forward, step {t} of {loop.name}: compiled, it gives a value that is not "
                         "finite; run eagerly, it does not",
@@ -139,12 +146,12 @@ class detect_anomaly(watch):  # a context manager reads as a verb
 
     # ----------------------------------------------------------------------------------- backward
 
-    def rules(self, node: Node) -> list[Share]:
+    def rules(self, node: Node, rules: Sequence[Share]) -> list[Share]:
         """The rules of a node, each of which looks at its share."""
         return [
             # One product for each step, and not one for all: the step is what is asked for.
             way._replace(rule=functools.partial(self._ruled, node, way), contracts=False)
-            for way in node.recipe.rules
+            for way in rules
         ]
 
     def _ruled(self, node: Node, way: Share, xp: Any, g: Any, saved: Sequence[Any]) -> Any:
@@ -157,12 +164,15 @@ class detect_anomaly(watch):  # a context manager reads as a verb
         went_in = {"cotangent": g, **dict(zip(layout, saved, strict=True))}
         flat = [y for x in went_in.values() for y in (x if type(x) in (tuple, list) else (x,))]
         for i, part in enumerate(share if way.position is None else (share,)):
-            if part is None or not self._is_wrong(_raw(part), flat, node.backend):
+            if part is None:
                 continue
             position = i if way.position is None else way.position
-            record, argument = record_of(node), op.argument(position)
-            if record is not None and record.input_names[position]:
-                argument += f" ({record.input_names[position]})"
+            record = record_of(node)
+            called = record.input_names[position] if record is not None else ""
+            self._note(node.inputs[position], _raw(part), node.backend, called)
+            if not self._is_wrong(_raw(part), flat, node.backend):
+                continue
+            argument = op.argument(position) + (f" ({called})" if called else "")
             self._disputed = None
             raise _error(
                 "backward",
@@ -176,12 +186,46 @@ class detect_anomaly(watch):  # a context manager reads as a verb
             )
         return share
 
-    def replays(self, region: Node, shares: Sequence[Any]) -> bool:
+    def arrived(self, place: Edge, cotangent: Any) -> None:
+        """Look at what finite shares have added up to."""
+        (shares, called), node = self._shares.pop(place, (0, "")), origin(place)
+        if cotangent is None or _finite(_raw(cotangent), node.backend):
+            return
+        if self._disputed is not None and place in self._disputed.inputs:
+            self._disputed = None
+        if shares > 0 and self._infinities:
+            name = name_of(place) or called or (node.name if isinstance(node, Node) else "a leaf")
+            added = "one finite share" if shares == 1 else f"{shares} finite shares"
+            raise _error(
+                "backward",
+                "sum",
+                f"the gradient of {name}, the sum of {added}, is",
+                _raw(cotangent),
+                {},
+                node.backend,
+                node.step if isinstance(node, Node) else None,
+                record_of(node) if isinstance(node, Node) else None,
+            )
+
+    def replays(self, region: Node, cotangents: Sequence[Any], shares: Sequence[Any]) -> bool:
         """Whether a compiled loop gave a gradient that is to be looked into."""
-        wrong = any(x is not None and self._is_wrong(x, (), region.backend) for x in shares)
+        backend = region.backend
+        given = [x for x in cotangents if x is not None]
+        wrong = any(x is not None and self._is_wrong(x, given, backend) for x in shares)
         if wrong:
             self._disputed = region
+        else:
+            for edge, x in zip(region.inputs, shares, strict=True):
+                if x is not None:
+                    self._note(edge, x, backend)
         return wrong
+
+    def _note(self, place: Edge | None, share: Any, backend: Backend, called: str = "") -> None:
+        """Count the shares of a place for as long as all are finite."""
+        if place is not None:
+            known, before = self._shares.get(place, (0, ""))
+            count = known + 1 if known >= 0 and _finite(share, backend) else -1
+            self._shares[place] = count, called or before
 
     def _is_wrong(self, array: Array, inputs: Sequence[Any], backend: Backend) -> bool:
         xp = backend.xp
@@ -199,7 +243,7 @@ def _raw(x: Any) -> Any:
 def _finite(x: Any, backend: Backend) -> bool:
     if isinstance(x, float):
         return x - x == 0
-    if not backend.is_array(x) or kind_of(x.dtype) != "f":
+    if not hasattr(x, "dtype") or kind_of(x.dtype) != "f":  # NumPy's scalars have one, too
         return True
     return bool(backend.xp.all(backend.xp.isfinite(x)))
 
@@ -238,7 +282,7 @@ def _error(
         lines.append(f"  {record.file}:{record.line}, in {record.function}")
         lines += [f"    {record.statement}"] if record.statement else []
         lines += [f"  layer: {' > '.join(record.layers)}"] if record.layers else []
-    lines.append("  what went in:")
+    lines += ["  what went in:"] if inputs else []
     for name, x in inputs.items():
         lines.append(f"    {name}: {_described(x, index, host.shape, backend)}")
     return AnomalyError(

@@ -142,13 +142,20 @@ class _Walk:
                 if slots is None:
                     continue
                 places = (Output(cast("Node", node), i) for i in range(len(slots)))
-                found.update((o, x) for o, x in zip(places, slots, strict=True) if o in targets)
+                pairs = list(zip(places, slots, strict=True))
+                found.update((o, x) for o, x in pairs if o in targets)
+                if watch is not None:
+                    for place, x in pairs:
+                        watch.arrived(place, x)
                 if isinstance(node, Region):
                     self.through(node, slots, useful, stop)
                     continue
                 g = _complete(slots, cast("Node", node), create_graph)
-            elif g.shape != node.shape or g.dtype is not node.dtype:
-                g = fit(xp, g, node)
+            else:
+                if g.shape != node.shape or g.dtype is not node.dtype:
+                    g = fit(xp, g, node)
+                if watch is not None:
+                    watch.arrived(node, g)
             if node in targets:
                 found[node] = g
             if type(node) is not Node or (useful is not None and node not in useful):
@@ -167,7 +174,7 @@ class _Walk:
                 saved = recipe.lift(node, engine.tensor_type)
                 recording.step = node.step
             inputs = node.inputs
-            for way in recipe.rules if watch is None else watch.rules(node):
+            for way in recipe.rules if watch is None else watch.rules(node, recipe.rules):
                 position, rule, contracts, _ = way
                 if position is None:
                     for edge, share in zip(inputs, rule(xp, g, saved), strict=True):
@@ -216,7 +223,7 @@ class _Walk:
         if not self.create_graph:
             direct = region.shares(slots, set(inner))
             watch = recording.watch
-            if direct is not None and not (watch and watch.replays(region, direct[0])):
+            if direct is not None and not (watch and watch.replays(region, slots, direct[0])):
                 shares, gradients = direct
                 self.found.update((inner[i], g) for i, g in gradients.items())
                 for edge, share in zip(region.inputs, shares, strict=True):

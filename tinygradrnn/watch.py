@@ -176,8 +176,9 @@ class watch:  # a context manager reads as a verb: ``with tgr.watch() as seen:``
         self._steps: dict[StepMark, WatchedStep] = {}
 
     def __enter__(self) -> Self:
-        self._before.append(recording.watch)
-        recording.watch = self
+        around = recording.watch
+        self._before.append(around)
+        recording.watch = self if around is None else _Both.of(around, self)
         with _lock:
             engine.observers += 1
         return self
@@ -265,16 +266,51 @@ class watch:  # a context manager reads as a verb: ``with tgr.watch() as seen:``
 
     # --------------------------------------------------- what a check of the numbers looks at, too
 
-    def rules(self, node: Node) -> Any:
+    def rules(self, node: Node, rules: Sequence[Any]) -> Sequence[Any]:
         """The gradient rules of a node, as the walk back is to call them."""
-        return node.recipe.rules
+        return rules
+
+    def arrived(self, place: Edge, cotangent: Any) -> None:
+        """All shares of a place's cotangent have been added up."""
 
     def compiled(self, loop: Any, job: Any) -> None:
         """A loop has run as a program."""
 
-    def replays(self, region: Node, shares: Sequence[Any]) -> bool:
+    def replays(self, region: Node, cotangents: Sequence[Any], shares: Sequence[Any]) -> bool:
         """Whether the way back through a program is to be walked eagerly instead."""
         return False
+
+
+class _Both:
+    """A block within a block: the engine tells both."""
+
+    def __init__(self, outer: Any, inner: watch) -> None:
+        self._outer, self._inner = outer, inner
+        self.eagerly = outer.eagerly or inner.eagerly
+
+    @staticmethod
+    def of(outer: Any, inner: watch) -> Any:
+        return outer if inner in _members(outer) else _Both(outer, inner)
+
+    def rules(self, node: Node, rules: Sequence[Any]) -> Sequence[Any]:
+        return self._inner.rules(node, self._outer.rules(node, rules))
+
+    def replays(self, *told: Any) -> bool:
+        outer = self._outer.replays(*told)
+        return self._inner.replays(*told) or outer
+
+    def __getattr__(self, name: str) -> Any:
+        outer, inner = getattr(self._outer, name), getattr(self._inner, name)
+
+        def both(*told: Any) -> None:
+            inner(*told)
+            outer(*told)
+
+        return both
+
+
+def _members(seen: Any) -> list[Any]:
+    return [*_members(seen._outer), seen._inner] if isinstance(seen, _Both) else [seen]
 
 
 _DOTTED = re.compile(r"""[]['".]+""")
@@ -389,7 +425,7 @@ def _look_up(code: CodeType, at: int, names: dict[str, Any]) -> Place:
     if line is None or end_line is None or column is None or end_column is None or not lines:
         return bare
     text = _text(lines, line, end_line, column, end_column)
-    statement = _statement(file, lines, line, end_line)
+    statement = _statement(file, lines, (line, column), (end_line, end_column))
     if statement is None:
         return bare._replace(text=text, statement=lines[line - 1].strip() if text else "")
     target, targets = "", ()
@@ -404,8 +440,11 @@ def _look_up(code: CodeType, at: int, names: dict[str, Any]) -> Place:
         if whole and value is not None and value.col_offset == column:
             parts = goal.elts if isinstance(goal, ast.Tuple | ast.List) else [goal]
             targets = tuple([p.id if isinstance(p, ast.Name) else "" for p in parts])
-    last = statement.end_lineno or statement.lineno
-    whole_text = _text(lines, statement.lineno, last, statement.col_offset, None)
+    last, end = statement.end_lineno or statement.lineno, statement.end_col_offset
+    body = getattr(statement, "body", None)
+    if body:  # of an ``if`` or a ``with`` its head
+        last, end = max(statement.lineno, body[0].lineno - 1), None
+    whole_text = _text(lines, statement.lineno, last, statement.col_offset, end)
     return Place(file, line, function, text, whole_text, target, targets)
 
 
@@ -423,8 +462,10 @@ def _text(lines: list[str], line: int, end_line: int, column: int, end_column: i
 _trees: dict[str, tuple[str, list[ast.stmt]]] = {}
 
 
-def _statement(file: str, lines: list[str], line: int, end_line: int) -> ast.stmt | None:
-    """The smallest statement around some lines; None where the file is no Python."""
+def _statement(
+    file: str, lines: list[str], begin: tuple[int, int], end: tuple[int, int]
+) -> ast.stmt | None:
+    """The smallest statement around a stretch of source; None where the file is no Python."""
     source = "".join(lines)
     if _trees.get(file, ("", []))[0] != source:
         try:
@@ -433,9 +474,13 @@ def _statement(file: str, lines: list[str], line: int, end_line: int) -> ast.stm
             found = []
         _trees[file] = source, found
     around = [
-        s for s in _trees[file][1] if s.lineno <= line and end_line <= (s.end_lineno or s.lineno)
+        s
+        for s in _trees[file][1]
+        if (s.lineno, s.col_offset) <= begin
+        and end <= (s.end_lineno or s.lineno, s.end_col_offset or 0)
     ]
-    return min(around, key=lambda s: (s.end_lineno or s.lineno) - s.lineno, default=None)
+    # The last to begin is the innermost.
+    return max(around, key=lambda s: (s.lineno, s.col_offset), default=None)
 
 
 def _modules(frame: FrameType | None) -> list[Any]:

@@ -196,6 +196,36 @@ def test_a_plan_is_its_mask_times_the_whole(plan: Any) -> None:
     np.testing.assert_allclose(found.maps["own"]["memory"], expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("factor", [0.02, 30.0])
+def test_norms_whose_squares_do_not_fit_into_float32(factor: float) -> None:
+    def scaled(x: Any, h: Any) -> Any:
+        h = factor * h + 0.0 * x
+        return h, h
+
+    xs, h = np.zeros((17, 1, 1), "float32"), tgr.tensor([[1.0]], dtype="float32")
+    rate = lambda output, t: tgr.sum(output)  # noqa: E731
+    expected = [[factor ** (t - k) * (k <= t) for k in range(17)] for t in range(17)]
+    flow = tgr.viz.gradient_flow(scaled, xs, h, loss=rate)
+    np.testing.assert_allclose(flow.maps["scaled"]["h"], expected, rtol=1e-5)
+    found = tgr.bptt.anatomy(scaled, xs, h, loss=rate, parameters=[])
+    np.testing.assert_allclose(found.cotangents, expected, rtol=1e-5)
+    assert found.rate == pytest.approx(factor)
+
+
+def test_a_state_handed_on_counts_from_its_step_on() -> None:
+    def keeps(x: Any, s: Any) -> Any:
+        h = x * s["m"]
+        return h, {"h": h, "m": s["m"]}
+
+    first = {"h": tgr.zeros((3, 4), "float64"), "m": tgr.ones((3, 4), "float64")}
+    flow = tgr.viz.gradient_flow(keeps, XS, first, values=["m"], loss=total).maps["keeps"]["m"]
+    later = np.linalg.norm(2 * XS**2, axis=(1, 2))
+    np.testing.assert_allclose(flow, np.tril(np.ones((7, 7)), -1) * later[:, None])
+    found = tgr.bptt.anatomy(keeps, XS, first, loss=total, parameters=[]).cotangents
+    own = np.linalg.norm(2 * XS, axis=(1, 2))  # h is the output
+    np.testing.assert_allclose(found, flow + np.diag(own))
+
+
 def test_decay_in_full_and_truncated() -> None:
     c = cell(tgr.nn.RNNCell)
     plans = [tgr.bptt.Chunk(3), tgr.bptt.Depth(4)]
@@ -252,6 +282,8 @@ def test_bad_arguments() -> None:
         tgr.viz.gradient_flow(cell(), XS, values=["nope"])
     with pytest.raises(error, match="source is 3"):
         tgr.viz.gradient_flow(3, XS)
+    with pytest.raises(error, match="xs is missing; LSTMCell needs its inputs"):
+        tgr.viz.gradient_flow(cell())
     with pytest.raises(error, match="the function returned a float"):
         tgr.viz.gradient_flow(lambda: 3.0)
     with pytest.raises(error, match="no loss depends on any state"):

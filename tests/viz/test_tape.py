@@ -335,6 +335,15 @@ def test_a_freed_tape_says_what_to_do() -> None:
     assert "only a scalar" in tgr.viz.tape(outputs).text()
 
 
+def test_a_title_of_signs_that_no_file_can_hold(tmp_path: Path) -> None:
+    w = tgr.nn.Parameter(tgr.ones((2,)))
+    picture = tgr.viz.tape(tgr.sum(w * w), title="a\x0b & <b> \udc80")
+    root = ET.fromstring(picture.svg())
+    assert "a\ufffd & <b> \ufffd" in "".join(root.itertext())
+    for suffix in (".svg", ".html", ".txt"):
+        assert picture.save(tmp_path / f"a{suffix}").stat().st_size > 100
+
+
 def test_odd_tapes() -> None:
     x = tgr.tensor([1.0, math.nan], requires_grad=True)
     for result in (

@@ -212,6 +212,7 @@ def anatomy(
     steps: list[tuple[int, Tensor | None, list[Tensor], list[Tensor]]] = []
     with enable_grad(), _stand_ins(weights) as used:  # the first state counts with the first step
         loop = Loop(cell, xs, state, lengths=lengths, reverse=reverse)
+        loop.along = True
         # On the tape, so that later states have a place there even if no weight led to them.
         current = tree.map(_on_tape, loop.state)
         steps.append((*_step(loop, 0, current, loss), used))
@@ -234,7 +235,8 @@ def anatomy(
         found = grad(value, [*before, *stands], retain_graph=True, allow_unused=True)
         for k, g in zip(places, found, strict=False):
             if g is not None:
-                norms[t, k] = math.hypot(norms[t, k], numpy.linalg.norm(g.numpy()))
+                norm = numpy.linalg.norm(g.numpy().astype("float64"))
+                norms[t, k] = math.hypot(norms[t, k], norm)
         rest = found[len(before) :]
         for j, g in enumerate(rest):
             if g is not None:

@@ -151,6 +151,8 @@ def gradient_flow(
             f"gradient_flow: source is {source!r}; expected a cell, a function that returns the "
             "losses, or an Anatomy"
         )
+    if xs is None and isinstance(source, tgr.nn.Module):
+        raise DtypeError(f"gradient_flow: xs is missing; {type(source).__name__} needs its inputs")
     plan = options.get("truncation")
     whole = _Unreached(plan) if isinstance(plan, Truncation) else None
     opened = {"truncation": whole or plan, "checkpoint": None}
@@ -273,7 +275,7 @@ def _maps(
         gradients = tgr.grad(value, [x for *_, x in targets], retain_graph=True, allow_unused=True)
         for (into, k, _), g in zip(targets, gradients, strict=True):
             if g is not None:
-                into[t, k] = numpy.linalg.norm(g.numpy())
+                into[t, k] = numpy.linalg.norm(g.numpy().astype("float64"))
     return maps
 
 

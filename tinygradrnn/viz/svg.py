@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
@@ -114,7 +115,7 @@ class _Picture:
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.right:.0f} '
             f'{self.height:.0f}" width="{self.right:.0f}" height="{self.height:.0f}" role="img" '
-            f'font-family="system-ui, sans-serif"><title>{escape(title or "An unrolled tape")}: '
+            f'font-family="system-ui, sans-serif"><title>{_escape(title or "An unrolled tape")}: '
             f"{what}</title><style>{STYLE}</style><defs>{_arrow('tip', 7)}"
             f"{_arrow('waytip', 11)}</defs>"
             f'<rect class="back" width="100%" height="100%" rx="8"/>\n{body}\n</svg>\n'
@@ -134,13 +135,13 @@ class _Picture:
         weight = ' font-weight="600"' if bold else ""
         self.parts.append(
             f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" font-size="{size}" '
-            f'text-anchor="{anchor}"{weight}>{escape(text)}</text>'
+            f'text-anchor="{anchor}"{weight}>{_escape(text)}</text>'
         )
 
     def rect(
         self, x: float, y: float, w: float, h: float, kind: str, title: str = "", round_: int = 7
     ) -> None:
-        tip = f"<title>{escape(title)}</title>" if title else ""
+        tip = f"<title>{_escape(title)}</title>" if title else ""
         self.parts.append(
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" rx="{round_}" '
             f'class="{kind}">{tip}</rect>'
@@ -151,7 +152,7 @@ class _Picture:
     ) -> None:
         style = f' stroke-width="{width:.1f}"' if width else ""
         end = f' marker-end="url(#{tip})"' if tip else ""
-        inner = f"<title>{escape(title)}</title>" if title else ""
+        inner = f"<title>{_escape(title)}</title>" if title else ""
         self.parts.append(f'<path d="{points}" class="{kind}"{style}{end}>{inner}</path>')
 
     def _row(self, row: Row, y: float, height: float) -> None:
@@ -401,6 +402,11 @@ def curve(points: Sequence[tuple[float, float]]) -> str:
 def _sideways(x1: float, y1: float, x2: float, y2: float) -> str:
     middle = (x1 + x2) / 2
     return f"M{x1:.0f} {y1:.0f}C{middle:.0f} {y1:.0f} {middle:.0f} {y2:.0f} {x2:.0f} {y2:.0f}"
+
+
+def _escape(text: str) -> str:
+    """A text as it stands in XML, which has no signs for control characters and half pairs."""
+    return escape(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "\ufffd", text))
 
 
 def _arrow(name: str, size: int) -> str:

@@ -53,7 +53,7 @@ class TapePicture:
         ways = {".svg": self.svg, ".html": self.html, ".txt": self.text}
         if path.suffix not in ways:
             raise ShapeError(f"viz.tape: {path.name!r}; expected a name in .svg, .html or .txt")
-        write_atomic(path, (ways[path.suffix]().rstrip() + "\n").encode())
+        write_atomic(path, (ways[path.suffix]().rstrip() + "\n").encode(errors="replace"))
         return path
 
     def _repr_html_(self) -> str:
