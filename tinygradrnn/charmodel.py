@@ -155,7 +155,8 @@ def write(
         temperature: Below 1 bolder, above 1 wilder; 0 always takes the most probable.
 
     Raises:
-        DataError: The prompt has unknown characters, or a number makes no sense.
+        DataError: The prompt has unknown characters, a number makes no sense, or the model's
+            predictions are NaN.
     """
     if length < 0 or not (0 <= temperature < math.inf):
         raise DataError(
@@ -180,6 +181,8 @@ def _draw(
         with no_grad():
             logits, state = model(tensor(ids.reshape(-1, 1), backend=rng.backend), state)
             scores = logits[-1, 0].numpy().astype(np.float64)
+        if np.isnan(scores).any():
+            raise DataError("write: the model's predictions are NaN: it has diverged")
         if unwritable >= 0 and len(vocabulary) > 1:
             scores[unwritable] = -np.inf
         if temperature == 0:

@@ -211,6 +211,9 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 class Vocabulary:
     """The characters a model knows; a character's number is its place among them.
 
+    Raises:
+        DataError: The characters are out of order, or one is there twice.
+
     Attributes:
         characters: In ascending order of code points, each once. Whether :data:`REPLACEMENT` is
             one of them decides whether unknown characters can be encoded at all.
@@ -221,6 +224,13 @@ class Vocabulary:
     """
 
     characters: str
+
+    def __post_init__(self) -> None:
+        if list(self.characters) != sorted(set(self.characters)):
+            raise DataError(
+                "Vocabulary: the characters are not in ascending order, each once; "
+                "Vocabulary.of(text) sorts them"
+            )
 
     @classmethod
     def of(cls, text: str, rare: float = 1e-5) -> Vocabulary:

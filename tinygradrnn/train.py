@@ -7,6 +7,7 @@ and ``loss.png``, the curve, if matplotlib is installed.
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ def train(
     Ctrl-C ends the step, saves and returns 130. A kill at any instant leaves the last checkpoint.
 
     Raises:
-        DataError: The text, a setting or the folder cannot be used.
+        DataError: The text, a setting or the folder cannot be used; or the loss is not finite.
         CheckpointError: The checkpoint to resume from cannot.
     """
     from tqdm import tqdm
@@ -66,6 +67,8 @@ def train(
             now = run.step + 1
             reports = now % report_every == 0 or now == steps
             losses.append(run.update(measure=reports))
+            if not math.isfinite(losses[-1]):
+                raise _diverged(run, log, folder, f"the loss is {losses[-1]}")
             bar.update()
             if reports:
                 elapsed = time.perf_counter() - since
@@ -80,7 +83,7 @@ def train(
                 )
                 losses, since = [], time.perf_counter()
             if now % sample_every == 0 and now < steps:
-                sample = run.sample(200)
+                sample = _sample(run, log, folder, 200)
                 log.add(step=now, sample=sample)
                 tqdm.write(f"\n--- after {now} steps ---\n{sample}\n")
             if now % save_every == 0:
@@ -93,6 +96,21 @@ def train(
         return 128 + stopped()
     _finish(run, log, folder, program, tqdm.write)
     return 0
+
+
+def _sample(run: Run, log: Log, folder: Path, length: int) -> str:
+    try:
+        return run.sample(length)
+    except DataError:
+        raise _diverged(run, log, folder, "the predictions are NaN") from None
+
+
+def _diverged(run: Run, log: Log, folder: Path, how: str) -> DataError:
+    log.add(step=run.step, diverged=how)
+    return DataError(
+        f"at step {run.step} {how}: training has diverged. Try a smaller --learning-rate or "
+        f"--clip; the run's last checkpoint is kept in {folder}"
+    )
 
 
 def _open(settings: Settings, folder: Path, resume: bool) -> Run:
@@ -156,23 +174,29 @@ class Log:
 
 
 def entries(path: Path) -> list[dict[str, Any]]:
-    """What a run has written down, step by step; nothing if there is no file."""
+    """What a run has written down, step by step; nothing if there is no file.
+
+    Raises:
+        DataError: A line is damaged, and not the last one, cut off by a kill.
+    """
     return list(_lines(path)) if path.exists() else []
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    whole, _, _ = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")
+    for number, line in enumerate(whole.split("\n") if whole else (), 1):
         try:
             entry = json.loads(line)
         except ValueError:
-            continue  # a line cut off by a kill
-        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
-            yield entry
+            entry = None
+        if not isinstance(entry, dict) or type(entry.get("step")) is not int:
+            raise DataError(f"{path}: line {number} is damaged; mend it, or remove the file")
+        yield entry
 
 
 def _finish(run: Run, log: Log, folder: Path, program: str, say: Callable[[str], Any]) -> None:
     """The last sample, and the validation figure beside those of simple models."""
-    sample = run.sample(400)
+    sample = _sample(run, log, folder, 400)
     say(f"\n--- after {run.step} steps ---\n{sample}\n")
     bits = run.validate()
     others = baselines(run.corpus.train, run.corpus.valid, len(run.corpus.vocabulary))

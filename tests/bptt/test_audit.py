@@ -166,7 +166,7 @@ def test_bad_arguments() -> None:
         bptt.audit(model, XS, [8], loss=loss)  # type: ignore[list-item]
     with pytest.raises(ShapeError, match=r"two plans are called 'Random\(0.5\)'"):
         bptt.audit(model, XS, [bptt.Random(0.5), bptt.Random(0.5)], loss=loss)
-    with pytest.raises(ShapeError, match=r"two plans are called 'Full\(\)'"):
+    with pytest.raises(ShapeError, match=r"Chunk\(k=2\) is called 'Full\(\)'"):
         bptt.audit(model, XS, {"Full()": bptt.Chunk(2)}, loss=loss)
     with pytest.raises(DtypeError, match="audit: plans is None"):
         bptt.audit(model, XS, None, loss=loss)  # type: ignore[arg-type]

@@ -248,6 +248,54 @@ def test_a_loop_from_the_end_is_the_mirror_image() -> None:
         np.testing.assert_allclose(mirrored[name], curve, rtol=1e-9)
 
 
+def test_the_last_loss_of_padded_sequences_and_names_of_plans() -> None:
+    c = cell()
+    whole = tgr.viz.decay(c, XS[:5]).curves["full"]
+    padded = tgr.viz.decay(c, XS, lengths=[5, 5, 5]).curves["full"]
+    np.testing.assert_allclose(padded, [*whole, 0, 0], rtol=1e-9)
+    draws = {"one": tgr.bptt.Random(0.5, rng=1), "other": tgr.bptt.Random(0.5, rng=2)}
+    assert list(tgr.viz.decay(c, XS, plans=draws).curves) == ["full", "one", "other"]
+    assert list(tgr.viz.decay(c, XS, plans=tgr.bptt.Chunk(2)).curves) == ["full", "Chunk(k=2)"]
+    for plans, said in (
+        (list(draws.values()), "decay: two plans are called"),
+        ({"full": tgr.bptt.Chunk(2)}, "a plan is called 'full'"),
+        ([3], "decay: 3 is no plan"),
+    ):
+        with pytest.raises(tgr.TinygradrnnError, match=said):
+            tgr.viz.decay(c, XS, plans=plans)  # type: ignore[arg-type]
+
+
+def test_fewer_losses_than_steps() -> None:
+    c = cell()
+
+    def last() -> Any:
+        return [tgr.sum(tgr.square(tgr.scan(c, XS)[0][-1]))]
+
+    flow = tgr.viz.gradient_flow(last)
+    assert flow.maps["LSTMCell"]["h"].shape == (1, 7)
+    square = sum(m[0] ** 2 for m in flow.maps["LSTMCell"].values())
+    np.testing.assert_allclose(np.sqrt(square), tgr.viz.decay(c, XS).curves["full"][::-1])
+    with pytest.raises(tgr.TinygradrnnError, match="1 losses and 7 steps of LSTMCell"):
+        flow.profile("LSTMCell", "h")
+
+
+def test_a_loop_by_hand() -> None:
+    c = cell(tgr.nn.RNNCell)
+
+    def by_hand() -> Any:
+        h, losses = tgr.zeros((3, 5), "float64"), []
+        for t in range(7):
+            with tgr.step(t, "mine"):
+                y, h = c(tgr.tensor(XS[t]), h)
+                losses.append(total(y, t))
+        return losses
+
+    with pytest.raises(tgr.TinygradrnnError, match=r"no scan ran.*some of \[.*'h'\]"):
+        tgr.viz.gradient_flow(by_hand)
+    found = tgr.viz.gradient_flow(by_hand, values=["h"]).maps["mine"]["h"]
+    np.testing.assert_allclose(found, tgr.viz.gradient_flow(c, XS).maps["RNNCell"]["h"], rtol=1e-9)
+
+
 def test_singular_values_of_a_linear_cell() -> None:
     turn = np.array([[0.6, -0.8], [0.8, 0.6]]) * np.array([2.0, 0.5])
 

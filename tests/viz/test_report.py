@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tinygradrnn as tgr
@@ -144,14 +145,45 @@ def test_a_damaged_log_is_an_error_that_says_where(run: Path, entry: Any, said: 
         tgr.viz.report(run)
 
 
+@pytest.mark.parametrize("line", [b"\xff\x00 none", b"[]", b'{"step": "1"}', b"{}"])
+def test_a_damaged_line_is_named(run: Path, line: bytes) -> None:
+    log = run / "log.jsonl"
+    before = log.read_bytes()
+    log.write_bytes(before + line + b"\n")
+    with pytest.raises(DataError, match=rf"line {before.count(10) + 1} is damaged"):
+        tgr.viz.report(run)
+    assert main(["train", "--resume", "--out", str(run), "--steps", "61"]) == 2
+    assert log.read_bytes() == before + line + b"\n"
+    log.write_bytes(before + line)  # as a kill leaves it
+    assert "finished, after 60 steps" in tgr.viz.report(run)
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value):RuntimeWarning")
+def test_a_run_that_diverged(tmp_path: Path, capsys: Any) -> None:
+    text, out = tmp_path / "text.txt", tmp_path / "run"
+    text.write_text("the cat sat on the mat. " * 100)
+    wild = ["--learning-rate", "1e30", "--clip", "1e30"]
+    assert main(["train", "--text", str(text), "--out", str(out), *SMALL, *wild]) == 2
+    assert "training has diverged. Try a smaller --learning-rate" in capsys.readouterr().err
+    assert "diverged: at step" in tgr.viz.report(out)
+    arrays, meta = tgr.io.load(out / "checkpoint.safetensors")
+    arrays["model.readout.bias"] = np.full_like(arrays["model.readout.bias"], np.nan)
+    tgr.io.save(out / "checkpoint.safetensors", arrays, meta)
+    assert "predictions are NaN: it has diverged" in tgr.viz.report(out)
+    capsys.readouterr()
+    assert main(["sample", str(out), "--length", "5"]) == 2
+    assert "predictions are NaN: it has diverged" in capsys.readouterr().err
+
+
 def test_odd_numbers_and_names_are_shown(run: Path) -> None:
     norms = {"<b>$\\no{$": math.nan, "blown up": math.inf, "gone": 0.0}
-    with (run / "log.jsonl").open("ab") as log:
-        log.write(b"\xff\x00 a line that is none\n")
-        log.write(json.dumps({"step": 61, "gradient_norms": norms}).encode() + b"\n")
+    others = {"validation": 2.0, "baselines": {"$x_{$ <b>": 2.0}, "sample": "\u00e9"}
+    with (run / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 61, "gradient_norms": norms, **others}) + "\n")
     html = tgr.viz.report(run)
     assert "<b>$" not in html
     assert "<td>nan</td><td>inf</td><td>0</td>" in html
+    assert "characters that this vocabulary does not have" in html
 
 
 def test_where_it_is_written(run: Path, tmp_path: Path, capsys: Any) -> None:

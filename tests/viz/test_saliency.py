@@ -119,7 +119,17 @@ def test_bad_arguments(tmp_path: Path) -> None:
         tgr.viz.saliency(model(), "a" * 2001, KNOWN)
     with pytest.raises(error, match="no checkpoint"):
         tgr.viz.saliency(tmp_path, "a")
+    with pytest.raises(error, match=r"tells \d+ characters apart, the vocabulary has 3"):
+        tgr.viz.saliency(model(), "cat", tgr.data.Vocabulary("act"))
+    lost = model()
+    lost.load_state_dict({k: v * float("nan") for k, v in lost.state_dict().items()})
+    with pytest.raises(error, match="predictions are NaN"):
+        tgr.viz.saliency(lost, "cat", KNOWN)
+    with pytest.raises(error, match="not in ascending order"):
+        tgr.data.Vocabulary("ba")
     found = tgr.viz.saliency(model(), "cat", KNOWN)
+    with pytest.raises(error, match="width=0; expected a number of columns"):
+        found.terminal(width=0)
     with pytest.raises(error, match="position=3; the text has 3"):
         found.terminal(3)
     with pytest.raises(error, match=r"'a.svg'"):

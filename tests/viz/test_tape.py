@@ -509,3 +509,7 @@ def test_bad_arguments() -> None:
         tgr.viz.tape(x * 2.0).text(0)
     with pytest.raises(tgr.TinygradrnnError, match=r"expand=\[4\]; there are no such steps"):
         tgr.viz.tape(x * 2.0).svg(expand=[4])
+    with pytest.raises(tgr.TinygradrnnError, match="expand=3; expected a list of steps"):
+        tgr.viz.tape(x * 2.0).svg(expand=3)  # type: ignore[arg-type]
+    with pytest.raises(tgr.TinygradrnnError, match="title=3; expected text"):
+        tgr.viz.tape(x * 2.0, title=3)  # type: ignore[arg-type]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from statistics import median
 from typing import Any
 
@@ -18,7 +18,7 @@ from tinygradrnn.errors import DtypeError, GradientError, ShapeError
 from tinygradrnn.ops.elementwise import square
 from tinygradrnn.ops.reduce import mean
 from tinygradrnn.scan import scan
-from tinygradrnn.scan.truncation import Full, Schedule, Truncation
+from tinygradrnn.scan.truncation import Full, Schedule, Truncation, plans_by_name
 from tinygradrnn.tape import Tape, enable_grad
 from tinygradrnn.tensor import Tensor
 
@@ -173,7 +173,7 @@ def audit(
     """
     import numpy
 
-    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 2:
+    if not isinstance(seeds, Integral) or isinstance(seeds, bool) or seeds < 2:
         raise ShapeError(f"audit: seeds={seeds!r}; expected at least 2, to see how they differ")
     loss = _mean_square if loss is None else loss
     if not callable(loss):
@@ -325,26 +325,12 @@ class _Run:
 
 def _named(plans: Any) -> list[tuple[str, Truncation]]:
     """The plans with their names, the full gradient first."""
-    if isinstance(plans, Truncation):
-        plans = [plans]
-    if isinstance(plans, Mapping):
-        pairs = [(str(name), plan) for name, plan in plans.items()]
-    elif not isinstance(plans, Iterable):
-        raise DtypeError(f"audit: plans is {plans!r}; expected a list of plans, or a dict")
-    else:
-        pairs = [(re.sub(r"<function .*>", "function", repr(plan)), plan) for plan in plans]
-    for _, plan in pairs:
-        if not isinstance(plan, Truncation):
-            raise DtypeError(f"audit: {plan!r} is no plan; expected such as tgr.bptt.Chunk(8)")
     full = repr(Full()), Full()
-    pairs = [full, *(pair for pair in pairs if pair != full)]
-    names = [name for name, _ in pairs]
-    double = sorted({name for name in names if names.count(name) > 1})
-    if double:
-        raise ShapeError(
-            f"audit: two plans are called {double[0]!r}; give a dict of names to plans"
-        )
-    return pairs
+    given = plans_by_name(plans, "audit")
+    others = {name: plan for name, plan in given if (name, plan) != full}
+    if full[0] in others:
+        raise ShapeError(f"audit: {others[full[0]]!r} is called {full[0]!r}; give it another name")
+    return [full, *others.items()]
 
 
 def _bytes(n: float) -> str:

@@ -10,8 +10,9 @@ order in which they run.
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -277,6 +278,33 @@ class Random(Truncation):
 
     def __repr__(self) -> str:
         return f"Random({self.p!r})"
+
+
+def plans_by_name(plans: Any, caller: str) -> list[tuple[str, Truncation]]:
+    """A plan, a list of plans or a dict of them, each with a name of its own.
+
+    Raises:
+        DtypeError: They are none of these.
+        ShapeError: Two have the same name.
+    """
+    if isinstance(plans, Truncation):
+        plans = [plans]
+    if isinstance(plans, Mapping):
+        pairs = [(str(name), plan) for name, plan in plans.items()]
+    elif not isinstance(plans, Iterable):
+        raise DtypeError(f"{caller}: plans is {plans!r}; expected a list of plans, or a dict")
+    else:
+        pairs = [(re.sub(r"<function .*>", "function", repr(plan)), plan) for plan in plans]
+    for _, plan in pairs:
+        if not isinstance(plan, Truncation):
+            raise DtypeError(f"{caller}: {plan!r} is no plan; expected such as tgr.bptt.Chunk(8)")
+    names = [name for name, _ in pairs]
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        raise ShapeError(
+            f"{caller}: two plans are called {double[0]!r}; give a dict of names to plans"
+        )
+    return pairs
 
 
 def _is_number(x: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,7 @@ from tinygradrnn.chart import COLOURS, Chart, new_figure, plain, tidy
 from tinygradrnn.convert import kind_of
 from tinygradrnn.errors import DtypeError, GradientError, ShapeError
 from tinygradrnn.region import Region
-from tinygradrnn.scan.truncation import Schedule, Truncation
+from tinygradrnn.scan.truncation import Schedule, Truncation, plans_by_name
 from tinygradrnn.tape import execution_order
 from tinygradrnn.tensor import Tensor
 
@@ -27,7 +26,7 @@ class GradientFlow(Chart):
 
     Attributes:
         maps: For each loop (a layer, or a direction of it), and in it for each state and gate, the
-            norm of ``dL_t/dv_k`` at ``[t, k]``, ``(time, time)``, NumPy.
+            norm of ``dL_t/dv_k`` at ``[t, k]``, ``(losses, time)``, NumPy.
         losses: Each step's loss, ``(time,)``.
     """
 
@@ -43,10 +42,18 @@ class GradientFlow(Chart):
         """The mean norm against steps back, ``(time,)``: that of all ``[t, t - d]``.
 
         Of a loop that runs from the end, that of all ``[t, t + d]``.
+
+        Raises:
+            ShapeError: There is not one loss for each step of the loop.
         """
         import numpy
 
         found = self.maps[loop][value]
+        if len(found) != found.shape[1]:
+            raise ShapeError(
+                f"gradient_flow: {len(found)} losses and {found.shape[1]} steps of {loop}; for a "
+                "profile there must be a loss for each step"
+            )
         found = numpy.tril(found) + numpy.triu(found, 1).T  # one of them is empty
         return numpy.array([found.diagonal(-d).mean() for d in range(len(found))])
 
@@ -133,7 +140,7 @@ def gradient_flow(
         options: Handed on to :func:`tinygradrnn.scan`: `lengths`, `reverse`, `truncation`.
 
     Raises:
-        GradientError: No loss depends on any state.
+        GradientError: No loss depends on any state; or there are none, or they are not to be seen.
         ShapeError: There is no such value, or a loss is no scalar.
         DtypeError: `source` is none of these.
 
@@ -173,6 +180,12 @@ def gradient_flow(
         every = [s for run in loops.values() for s in run]
         named = sorted({key for s in every for key in (*s.states, *s.values)})
         raise ShapeError(f"gradient_flow: values has {missing}; the cell's own names are {named}")
+    if not places:
+        named = sorted({key for run in loops.values() for s in run for key in s.values})
+        raise GradientError(
+            "gradient_flow: no scan ran, whose states could be mapped"
+            + (f"; give values=[...], some of {named}" if named else "")
+        )
     maps = _maps(losses, places)
     if whole is not None and whole.reach is not None:
         back = -1 if options.get("reverse") else 1
@@ -259,10 +272,10 @@ def _maps(
     """
     import numpy
 
-    size = max([len(losses), *(k + 1 for found in places.values() for k, _ in found)])
     maps: dict[str, dict[str, Map]] = {}
-    for name, key in places:
-        maps.setdefault(name, {})[key] = numpy.zeros((size, size))
+    for (name, key), found in places.items():
+        steps = max(k for k, _ in found) + 1
+        maps.setdefault(name, {})[key] = numpy.zeros((len(losses), steps))
     targets = [
         (maps[name][key], k, x)
         for (name, key), found in places.items()
@@ -322,7 +335,7 @@ def decay(
     xs: Any,
     state: Any = None,
     *,
-    plans: Sequence[Truncation] = (),
+    plans: Sequence[Truncation] | Mapping[str, Truncation] = (),
     loss: Callable[[Any], Any] | None = None,
     **options: Any,
 ) -> Decay:
@@ -333,7 +346,7 @@ def decay(
         xs: As for :func:`tinygradrnn.scan`, ``(time, batch, features)``.
         state: As for :func:`tinygradrnn.scan`.
         plans: Truncation plans of ``tgr.bptt``, to be compared with the whole; of a random plan
-            one draw is shown.
+            one draw is shown. A dict gives them names.
         loss: Of the last output, a scalar; by default the sum of its squares.
         options: Handed on to :func:`tinygradrnn.scan`.
 
@@ -350,13 +363,19 @@ def decay(
 
     curves: dict[str, Any] = {}
     xs, state = _begun(xs, state)
-    end, back = (0, 1) if options.get("reverse") else (-1, -1)
-    for plan in (None, *plans):
+    pairs = plans_by_name(plans, "decay")
+    if any(name == "full" for name, _ in pairs):
+        raise ShapeError("decay: a plan is called 'full', as is the whole; give it another name")
+    for name, plan in [("full", None), *pairs]:
         with tgr.enable_grad():
             outputs, _, states = tgr.scan(
                 cell, xs, state, truncation=plan, return_states=True, **options
             )
-            last = tgr.tree.map(lambda y: y[end], outputs)
+            time = len(tgr.tree.flatten(states)[0][0])
+            lengths = options.get("lengths")
+            end = time if lengths is None else int(tgr.max(tgr.tensor(lengths)))
+            order = range(time) if options.get("reverse") else range(end - 1, -1, -1)
+            last = tgr.tree.map(lambda y, at=order[0]: y[at], outputs)
             value = loss_of(
                 lambda output, t: loss(output) if loss else tgr.sum(tgr.square(output)), last, 0
             )
@@ -369,8 +388,8 @@ def decay(
             for g in found
             if g is not None
         )
-        name = re.sub(r"<function .*>", "function", repr(plan))
-        curves["full" if plan is None else name] = numpy.sqrt(square)[::back]
+        curves[name] = numpy.zeros(time)
+        curves[name][: len(order)] = numpy.sqrt(square)[list(order)]
     return Decay(curves)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import tinygradrnn as tgr
-from tinygradrnn.chart import in_page, new_figure, tidy
+from tinygradrnn.chart import in_page, new_figure, plain, tidy
 from tinygradrnn.errors import DataError
 from tinygradrnn.io import write_atomic
 from tinygradrnn.run import Settings, load_model, read_checkpoint
@@ -36,7 +36,7 @@ def report(folder: str | Path, *, refresh: int = 0) -> str:
         DataError: Its log is damaged.
         BackendError: There is no matplotlib: ``pip install 'tinygradrnn[plot]'``.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     _, meta = read_checkpoint(folder)
     settings = Settings.from_json(meta.get("settings"))
     model, vocabulary = load_model(folder)
@@ -51,6 +51,9 @@ def report(folder: str | Path, *, refresh: int = 0) -> str:
         _section("Settings", _settings(settings, meta)),
     ]
     state = "finished" if done else "under way, or stopped"
+    if log and "diverged" in log[-1]:
+        at, how = log[-1]["step"], escape(str(log[-1]["diverged"]))
+        state = f"diverged: at step {at} {how}; what is left is the checkpoint"
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     head = (
         f"<h1>{escape(settings.cell_name)} of {settings.hidden_size}, in {escape(folder.name)}</h1>"
@@ -145,7 +148,11 @@ def _loss(log: list[dict[str, Any]]) -> str:
         for name, bits in last.get("baselines", {}).items():
             axes.axhline(bits, color="0.6", linewidth=0.8, linestyle=":")
             axes.annotate(
-                f" {name}", (1, bits), xycoords=("axes fraction", "data"), va="center", fontsize=8
+                f" {plain(name)}",
+                (1, bits),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize=8,
             )
             rows.append([name, f"{bits:.4f}"])
         rows.append(["held out", f"{last['validation']:.4f}"])
@@ -168,8 +175,7 @@ def _gradients(log: list[dict[str, Any]], clip: float) -> str:
         points = [(step, norms[name]) for step, norms in found if norms.get(name)]
         style = ("-", "--")[i % 2]  # dashes above lines: two that are equal are both seen
         x, y = zip(*points, strict=True) if points else ((), ())
-        shown = name.replace("$", r"\$")
-        axes.plot(x, y, linestyle=style, linewidth=1.4, label=shown, zorder=3 + i % 2)
+        axes.plot(x, y, linestyle=style, linewidth=1.4, label=plain(name), zorder=3 + i % 2)
     whole = [(step, math.hypot(*norms.values())) for step, norms in found]
     axes.plot(*zip(*whole, strict=True), color="0.25", linewidth=2.2, label="all together")
     axes.axhline(clip, color="0.5", linewidth=1, linestyle=":", label=f"clipped to {clip:g}")
@@ -198,7 +204,10 @@ def _samples(log: list[dict[str, Any]]) -> str:
 def _saliency(model: Any, vocabulary: Any, log: list[dict[str, Any]]) -> str:
     samples = [str(e["sample"]) for e in log if "sample" in e]
     text = (samples[-1] if samples else "").strip()[:SHOWN]
-    return saliency(model, text or vocabulary.characters[:SHOWN], vocabulary).fragment()
+    try:
+        return saliency(model, text or vocabulary.characters[:SHOWN], vocabulary).fragment()
+    except DataError as error:  # the rest of the page tells the more
+        return _missing(str(error))
 
 
 def _schedule(model: Any, settings: Settings) -> str:

@@ -54,9 +54,11 @@ class Saliency:
             width: Columns.
 
         Raises:
-            ShapeError: There is no such position.
+            ShapeError: There is no such position, or no column.
         """
         t = self._position(position)
+        if type(width) is not int or width < 1:
+            raise ShapeError(f"viz.saliency: width={width!r}; expected a number of columns")
         if colour is None:
             colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         row = self.scores[t]
@@ -167,7 +169,8 @@ def saliency(
             gradient alone: what the character did, and not what a change of it would do.
 
     Raises:
-        DataError: The text is empty, too long, or has characters that the model does not know.
+        DataError: The text is empty, too long, or has characters that the model does not know; or
+            its predictions are NaN, or of other characters than the vocabulary's.
         DtypeError: The model has no ``embedding`` and ``logits``, or there is no vocabulary.
         CheckpointError: The folder holds no run.
 
@@ -217,9 +220,16 @@ def saliency(
                     f"viz.saliency: logits of shape {logits.shape}; expected "
                     f"({stop}, {stop - start}, characters)"
                 )
+            if logits.shape[2] != len(vocabulary):
+                raise DataError(
+                    f"viz.saliency: the model tells {logits.shape[2]} characters apart, the "
+                    f"vocabulary has {len(vocabulary)}"
+                )
             rows = tgr.stack([logits[t, t - start] for t in range(start, stop)])
             logs = tgr.log_softmax(rows, axis=-1)
             host = logs.numpy()
+            if numpy.isnan(host).any():
+                raise DataError("viz.saliency: the model's predictions are NaN: it has diverged")
             for t in range(start, stop):
                 best = host[t - start].argsort()[::-1][:3]
                 targets[t] = ids[t + 1] if t + 1 < time else best[0]

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from tinygradrnn.errors import ShapeError
+from tinygradrnn.errors import DtypeError, ShapeError
 from tinygradrnn.io import write_atomic
 from tinygradrnn.viz.gather import unroll
 from tinygradrnn.viz.page import page
@@ -34,6 +34,8 @@ class TapePicture:
 
     def svg(self, expand: Sequence[int] = ()) -> str:
         """A still picture; the steps in `expand` show their operations."""
+        if not isinstance(expand, Sequence):
+            raise ShapeError(f"viz.tape: expand={expand!r}; expected a list of steps")
         unknown = set(expand) - set(self.unrolled.times)
         if unknown:
             raise ShapeError(f"viz.tape: expand={sorted(unknown)}; there are no such steps")
@@ -84,7 +86,7 @@ def tape(*results: Any, title: str = "", columns: int = 8) -> TapePicture:
 
     Raises:
         GradientError: There is no tape behind a result.
-        DtypeError: A result is no Tensor.
+        DtypeError: A result is no Tensor, or the title no text.
         ShapeError: `columns` is less than 3.
 
     >>> w = tgr.tensor(0.5, requires_grad=True)
@@ -109,6 +111,8 @@ def tape(*results: Any, title: str = "", columns: int = 8) -> TapePicture:
     w                    ()        3           3
     on the way back the cotangent of a state has a norm from 0.5 to 0.75
     """
+    if not isinstance(title, str):
+        raise DtypeError(f"viz.tape: title={title!r}; expected text")
     if type(columns) is not int or columns < 3:
         raise ShapeError(f"viz.tape: columns={columns!r}; expected 3 or more")
     return TapePicture(unroll(*results), title, columns)

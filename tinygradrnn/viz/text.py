@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from tinygradrnn.viz.layout import Column, columns
@@ -140,7 +141,10 @@ def _way_back(u: Unrolled) -> list[str]:
             lines.append(f"{said} before step{many} {str(steps[:12])[1:-1]}{more}")
     norms = [c.norm for c in inner if c.norm]
     if norms:
-        lowest, highest = number(min(norms)), number(max(norms))
+        finite = [x for x in norms if math.isfinite(x)]
+        if len(finite) < len(norms):
+            lines.append("on the way back the cotangent of a state is not finite everywhere")
+        lowest, highest = number(min(finite, default=0.0)), number(max(finite, default=0.0))
         lines.append(
             f"on the way back the cotangent of a state has a norm from {lowest} to {highest}"
         )
